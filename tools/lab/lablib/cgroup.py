@@ -1,0 +1,89 @@
+"""A node is one cgroup (version 2): killing or freezing it takes along its daemon, mount, supervisor and the
+applications that have files open below its mount, as a real crash or hang does."""
+import os
+
+from .run import LabError, read, run, wait_until, write
+
+
+def hierarchy():
+    """Where cgroup v2 with cgroup.kill lives: mounted alone, or as `unified` beside version 1."""
+    for root in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        if os.path.exists(os.path.join(root, "cgroup.procs")) and os.path.exists(os.path.join(root, "cgroup.controllers")):
+            return root
+    own = "/run/holdfast-cgroup2"
+    os.makedirs(own, exist_ok=True)
+    if not os.path.exists(os.path.join(own, "cgroup.procs")):
+        try:
+            run(["mount", "-t", "cgroup2", "none", own])
+        except LabError as error:
+            raise LabError(f"the lab needs cgroup version 2: {error}") from None
+    return own
+
+
+class Cgroup:
+    def __init__(self, path):
+        self.path = path
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def create(self):
+        os.makedirs(self.path, exist_ok=True)
+
+    def pids(self):
+        return [int(p) for p in read(self.file("cgroup.procs")).split()]
+
+    def populated(self):
+        return "populated 1" in read(self.file("cgroup.events"))
+
+    def add(self, pid):
+        try:
+            write(self.file("cgroup.procs"), str(pid))
+            return True
+        except OSError:
+            return False  # it has ended meanwhile
+
+    def adopt_users_of(self, mount):
+        """Moves in every process that has something open, mapped, or its working directory below the mount."""
+        prefix = mount.rstrip("/") + "/"
+        moved = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            if int(pid) != os.getpid() and _uses(pid, mount, prefix) and self.add(pid):
+                moved.append(int(pid))
+        return moved
+
+    def kill(self):
+        if not os.path.isdir(self.path):
+            return
+        write(self.file("cgroup.kill"), "1")
+        wait_until(f"end of the processes of {self.path}", lambda: not self.populated(), 20, 0.005)
+
+    def freeze(self, on):
+        write(self.file("cgroup.freeze"), "1" if on else "0")
+        want = "frozen 1" if on else "frozen 0"
+        wait_until(f"'{want}' of {self.path}", lambda: want in read(self.file("cgroup.events")), 20, 0.005)
+
+    def frozen(self):
+        return "frozen 1" in read(self.file("cgroup.events"))
+
+    def remove(self):
+        if os.path.isdir(self.path):
+            self.kill()
+            os.rmdir(self.path)
+
+
+def _uses(pid, mount, prefix):
+    # Links and maps only: looking at a file below the mount could wait for the very node that is being killed.
+    links = [f"/proc/{pid}/cwd", f"/proc/{pid}/exe"]
+    try:
+        links += [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        pass
+    for link in links:
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target == mount or target.startswith(prefix):
+            return True
+    return False
