@@ -62,6 +62,7 @@ def write(path, text):
 
 
 def binary(name):
-    """A program of ours: beside the script as it was called (build/bin/holdfast-lab), else in PATH."""
-    candidate = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), name)
+    """A program of ours: in $HOLDFAST_BIN, beside the script as it was called (build/bin/holdfast-lab), or in PATH."""
+    folder = os.environ.get("HOLDFAST_BIN") or os.path.dirname(os.path.abspath(sys.argv[0]))
+    candidate = os.path.join(folder, name)
     return candidate if os.path.exists(candidate) else name
