@@ -1,0 +1,37 @@
+// RunSeeds: runs a simulation for many seeds in forked children, a batch each, so that the memory of crashed processes
+// is given back and a seed that aborts (HF_CHECK) is reported instead of ending the test program.
+// Environment: HOLDFAST_SEED=n runs that one seed in this process (for a debugger); HOLDFAST_SEEDS=n overrides every
+// count; HOLDFAST_CAMPAIGN=k multiplies every count; HOLDFAST_JOBS=n children at a time (default 2).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace holdfast::sim {
+
+struct SeedOptions {
+  uint64_t first = 1;
+  uint64_t count = 1000;
+  uint64_t batch = 50;         // seeds per child process
+  unsigned seconds_max = 60;   // for one seed; longer counts as a failure
+  uint64_t failures_max = 10;  // stop after so many
+};
+
+struct SeedFailure {
+  uint64_t seed;
+  std::string what;
+};
+
+struct SeedReport {
+  uint64_t runs = 0;
+  std::vector<SeedFailure> failures;
+  bool ok() const { return runs > 0 && failures.empty(); }
+  std::string ToString() const;  // "2000 seeds, 1 failed: seed 17: ..."
+};
+
+// one(seed) returns "" or what went wrong.
+SeedReport RunSeeds(SeedOptions options, const std::function<std::string(uint64_t seed)>& one);
+
+}  // namespace holdfast::sim
