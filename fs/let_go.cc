@@ -1,0 +1,198 @@
+// Letting go, and its opposite: the driver of one cached lock. It runs while there is something to do (a waiter that
+// needs more than is held, or another member that wants the lock) and ends; timers and guards start it again.
+// Order of letting go (filesystem.md): stop new guards; present ones finish; the kernel's caches, while page I/O that
+// the kernel needs for that is still served; EX: data, commit, in place, flush; our caches; the DLM.
+#include <algorithm>
+
+#include "base/log.h"
+#include "fs/cached_lock.h"
+#include "fs/lock_port.h"
+#include "fs/lock_table.h"
+
+namespace holdfast::fs {
+namespace {
+
+constexpr Duration kRemote = Microseconds(100);  // a grant that took longer was not answered from memory
+
+}  // namespace
+
+void LockTable::Kick(CachedLock& lock) {
+  if (lock.driving) return;
+  lock.driving = true;
+  Touch(lock);
+  scope_.Spawn(Drive(lock));
+}
+
+// The minimum hold follows what a grant costs: a lock that took 5 ms to get is worth keeping for 10.
+Instant LockTable::HoldUntil(const CachedLock& lock) const {
+  Duration hold = std::clamp(acquire_cost_ * 2, knobs_.min_hold_floor, knobs_.min_hold_max);
+  Instant until = lock.granted_at + hold;
+  Instant grace = lock.last_used + hold / 4;
+  return std::max(until, std::min(grace, lock.granted_at + knobs_.min_hold_max));
+}
+
+void LockTable::OnBlocking(Resource resource, LockMode wanted) {
+  auto it = locks_.find(resource);
+  if (it == locks_.end() || failed_) return;
+  CachedLock& lock = *it->second;
+  LockMode to = wanted == LockMode::kPr ? LockMode::kPr : LockMode::kNone;
+  if (!lock.demote || to == LockMode::kNone) lock.demote_to = to;
+  lock.demote = true;
+  Kick(lock);
+}
+
+Task<void> LockTable::Drive(CachedLock& lock) {
+  while (!failed_) {
+    if (lock.demote && Covers(lock.demote_to, lock.held)) lock.demote = lock.hurry = false;
+    if (lock.demote && lock.acquiring == LockMode::kNone) {
+      if (polite_[static_cast<uint8_t>(lock.resource.type)] && lock.guards() > 0) break;
+      bool stuck = !lock.waiters.empty() && !Covers(lock.held, lock.waiters.front()->mode);
+      Instant until = HoldUntil(lock);
+      if (!lock.hurry && !stuck && clock_.Now() < until) {
+        GrantWaiters(lock);
+        if (!lock.timer_set) {
+          lock.timer_set = true;
+          Resource resource = lock.resource;
+          Executor::Current().PostAt(until, [this, resource] {
+            auto it = locks_.find(resource);
+            if (it == locks_.end()) return;
+            it->second->timer_set = false;
+            Kick(*it->second);
+          });
+        }
+        break;
+      }
+      co_await LetGo(lock, lock.demote_to);
+      continue;
+    }
+    GrantWaiters(lock);
+    if (lock.waiters.empty() || Covers(lock.held, lock.waiters.front()->mode)) break;
+    Waiter* front = lock.waiters.front();
+    bool again = co_await Acquire(lock, front->mode, front->options.noqueue);
+    if (!again) break;
+  }
+  lock.driving = false;
+  if (failed_) FailWaiters(lock, failure_);
+  if (lock.held == LockMode::kNone && lock.guards() == 0 && lock.waiters.empty()) {
+    lock.step = "idle";
+    lock.changed.WakeAll();
+    // A timer or a Demote() looks the lock up by name, so it may go.
+    if (lock.on_idle_list) Touch(lock);
+    Erase(lock);
+    co_return;
+  }
+  lock.step = lock.demote ? "held, wanted elsewhere" : "held";
+  Touch(lock);
+  TrimIdle();
+}
+
+// False: final failure; the waiters have been told.
+Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
+  Instant begun = clock_.Now();
+  lock.acquiring = mode;
+  lock.step = lock.held == LockMode::kNone ? "waiting for the lock" : "waiting to raise the lock";
+  Status got = co_await port_.Acquire(lock.resource, lock.held, mode, noqueue);
+  lock.acquiring = LockMode::kNone;
+  if (failed_) co_return false;
+  if (got.ok()) {
+    if (lock.held == LockMode::kNone) lock.acquisition = next_acquisition_++;
+    lock.held = mode;
+    lock.granted_at = lock.last_used = clock_.Now();
+    Duration cost = lock.granted_at - begun;
+    if (cost > kRemote) acquire_cost_ = (acquire_cost_ * 7 + cost) / 8;
+    lock.step = "held";
+    GrantWaiters(lock);
+    lock.changed.WakeAll();
+    co_return true;
+  }
+  switch (got.code()) {
+    case Errc::kWouldBlock: {
+      // Answer those in front that did not want to wait; the others ask again, waiting.
+      while (!lock.waiters.empty() && lock.waiters.front()->options.noqueue) {
+        Waiter* w = lock.waiters.front();
+        lock.waiters.pop_front();
+        w->error = Errc::kWouldBlock;
+        w->home->Post(w->handle);
+      }
+      co_return true;
+    }
+    case Errc::kDeadlock:
+      // Another holder of PR wants EX too, and the master chose us to step back.
+      co_await LetGo(lock, LockMode::kNone);
+      co_return true;
+    case Errc::kCancelled:
+      co_return true;
+    default:
+      HF_LOG(LogLevel::kError, "locks", "request_failed",
+             {"resource", ToString(lock.resource)}, {"error", got.error().ToString()});
+      FailWaiters(lock, got.error());
+      if (fatal_) fatal_(got.error());
+      co_return false;
+  }
+}
+
+Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
+  LockMode from = lock.held;
+  lock.stop_new = true;
+  lock.page_window = true;
+  lock.step = "letting go: users finish";
+  while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
+  if (kernel_ && !failed_ && kernel_->NeedsDrop(lock.resource, from, to)) {
+    lock.step = "letting go: kernel caches";
+    Status dropped = co_await kernel_->DropKernel(lock.resource, from, to);
+    if (!dropped.ok() && fatal_) fatal_(dropped.error());
+  }
+  lock.page_window = false;
+  while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
+  LockHooks* hooks = hooks_[static_cast<uint8_t>(lock.resource.type)];
+  if (hooks && from == LockMode::kEx && !failed_) {
+    lock.step = "letting go: writing in place";
+    Status flushed = co_await hooks->Flush(lock.resource);
+    if (!flushed.ok() && !failed_) {
+      // The lock must not move: what it protects is not in place. Withdraw; the others replay our journal.
+      HF_LOG(LogLevel::kError, "locks", "flush_failed",
+             {"resource", ToString(lock.resource)}, {"error", flushed.error().ToString()});
+      if (fatal_) fatal_(flushed.error());
+      co_return;
+    }
+  }
+  if (failed_) co_return;
+  if (hooks) hooks->Drop(lock.resource, to);
+  lock.step = "letting go: lock manager";
+  lock.held = to;
+  if (to == LockMode::kNone) lock.acquisition = 0;
+  Status lowered = co_await port_.Lower(lock.resource, from, to);
+  if (!lowered.ok() && !failed_ && fatal_) fatal_(lowered.error());
+  lock.stop_new = false;
+  lock.hurry = false;
+  lock.changed.WakeAll();
+}
+
+Task<void> LockTable::Demote(Resource resource, LockMode to) {
+  while (!failed_) {
+    auto it = locks_.find(resource);
+    if (it == locks_.end() || Covers(to, it->second->held)) co_return;
+    CachedLock& lock = *it->second;
+    if (!lock.demote || to == LockMode::kNone) lock.demote_to = to;
+    lock.demote = lock.hurry = true;
+    Kick(lock);
+    co_await lock.changed.Wait();
+  }
+}
+
+Task<void> LockTable::DemoteAll() {
+  std::vector<Resource> all;
+  for (auto& [resource, lock] : locks_) all.push_back(resource);
+  std::sort(all.begin(), all.end());
+  for (const Resource& resource : all) {
+    auto it = locks_.find(resource);
+    if (it == locks_.end() || it->second->held == LockMode::kNone) continue;
+    it->second->demote = it->second->hurry = true;
+    it->second->demote_to = LockMode::kNone;
+    Kick(*it->second);
+  }
+  for (const Resource& resource : all) co_await Demote(resource, LockMode::kNone);
+  co_await scope_.Join();
+}
+
+}  // namespace holdfast::fs
