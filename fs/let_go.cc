@@ -124,7 +124,7 @@ Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
       co_return true;
     default:
       HF_LOG(LogLevel::kError, "locks", "request_failed",
-             {"resource", ToString(lock.resource)}, {"error", got.error().ToString()});
+             {{"resource", ToString(lock.resource)}, {"error", got.error().ToString()}});
       FailWaiters(lock, got.error());
       if (fatal_) fatal_(got.error());
       co_return false;
@@ -151,7 +151,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
     if (!flushed.ok() && !failed_) {
       // The lock must not move: what it protects is not in place. Withdraw; the others replay our journal.
       HF_LOG(LogLevel::kError, "locks", "flush_failed",
-             {"resource", ToString(lock.resource)}, {"error", flushed.error().ToString()});
+             {{"resource", ToString(lock.resource)}, {"error", flushed.error().ToString()}});
       if (fatal_) fatal_(flushed.error());
       co_return;
     }

@@ -149,6 +149,7 @@ class LockTable {
  private:
   friend class LockGuard;
   friend class Awaiter;
+  friend struct CachedLock;
   struct Waiter;
 
   CachedLock& Get(Resource resource);
