@@ -20,6 +20,7 @@ struct CachedLock {
   bool hurry = false;        // ... without waiting for the minimum hold
   bool stop_new = false;     // letting go: no new guards
   bool page_window = false;  // ... but page I/O of the kernel is still let in
+  bool admit_page_reads = false;
   bool timer_set = false;
   LockMode demote_to = LockMode::kEx;
   LockMode acquiring = LockMode::kNone;

@@ -142,7 +142,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
     Status dropped = co_await kernel_->DropKernel(lock.resource, from, to);
     if (!dropped.ok() && fatal_) fatal_(dropped.error());
   }
-  lock.page_window = false;
+  lock.page_window = lock.admit_page_reads = false;
   while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
   LockHooks* hooks = hooks_[static_cast<uint8_t>(lock.resource.type)];
   if (hooks && from == LockMode::kEx && !failed_) {

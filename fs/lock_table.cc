@@ -48,7 +48,12 @@ bool LockTable::Compatible(const CachedLock& lock, LockMode mode) const {
   return lock.ex_guards == 0 && (mode == LockMode::kPr || lock.pr_guards == 0);
 }
 
+LockMode LockTable::Needed(const CachedLock& lock, LockMode mode, const LockOptions& options) {
+  return lock.admit_page_reads && options.page_read ? LockMode::kPr : mode;
+}
+
 bool LockTable::TryGrant(CachedLock& lock, LockMode mode, const LockOptions& options, LockGuard* out) {
+  mode = Needed(lock, mode, options);
   if (failed_ || !Covers(lock.held, mode) || !Compatible(lock, mode)) return false;
   bool through_window = options.page_io && lock.page_window;
   if (!through_window && (lock.stop_new || !lock.waiters.empty())) return false;
@@ -111,11 +116,12 @@ void LockTable::Enqueue(CachedLock& lock, Waiter* waiter) {
 void LockTable::GrantWaiters(CachedLock& lock) {
   while (!lock.waiters.empty()) {
     Waiter* w = lock.waiters.front();
+    LockMode mode = Needed(lock, w->mode, w->options);
     bool open = !lock.stop_new || (w->options.page_io && lock.page_window);
-    if (!open || !Covers(lock.held, w->mode) || !Compatible(lock, w->mode)) return;
+    if (!open || !Covers(lock.held, mode) || !Compatible(lock, mode)) return;
     lock.waiters.pop_front();
-    (w->mode == LockMode::kEx ? lock.ex_guards : lock.pr_guards)++;
-    w->guard = LockGuard(this, &lock, w->mode);
+    (mode == LockMode::kEx ? lock.ex_guards : lock.pr_guards)++;
+    w->guard = LockGuard(this, &lock, mode);
     w->home->Post(w->handle);
   }
 }
@@ -158,6 +164,34 @@ void LockTable::Interrupt(Resource resource) {
     }
   }
   if (queue.empty() && it->second->acquiring != LockMode::kNone) port_.Cancel(resource);
+}
+
+size_t LockTable::AbortWaiters(Resource resource, Errc code) {
+  auto it = locks_.find(resource);
+  if (it == locks_.end()) return 0;
+  std::deque<Waiter*> keep;
+  size_t ended = 0;
+  for (Waiter* w : it->second->waiters) {
+    if (w->options.page_io) {
+      keep.push_back(w);
+      continue;
+    }
+    w->error = code;
+    w->home->Post(w->handle);
+    ++ended;
+  }
+  it->second->waiters = std::move(keep);
+  return ended;
+}
+
+void LockTable::AdmitPageReads(Resource resource) {
+  auto it = locks_.find(resource);
+  if (it == locks_.end() || !it->second->page_window) return;
+  CachedLock& lock = *it->second;
+  lock.admit_page_reads = true;
+  // Those that want to be let in come first; what else waits stays behind.
+  std::stable_partition(lock.waiters.begin(), lock.waiters.end(), [](Waiter* w) { return w->options.page_read; });
+  GrantWaiters(lock);
 }
 
 void LockTable::Fail(Error error) {

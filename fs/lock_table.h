@@ -80,6 +80,9 @@ struct LockOptions {
   // A READ or WRITE of the kernel's page cache: let in even while the lock is being let go (rule 2: the kernel's
   // invalidation waits for such pages) as long as it is still granted in that mode.
   bool page_io = false;
+  // With page_io: it only reads. EX was asked so that a store into the page is safe; while the lock is being let go
+  // the page is dropped right afterwards, so what is held suffices (AdmitPageReads).
+  bool page_read = false;
   // Set by the glue for requests that a signal may end: while waiting, *interrupted turning true ends it with
   // kInterrupted after Interrupt(resource) is called.
   const bool* interrupted = nullptr;
@@ -137,6 +140,10 @@ class LockTable {
   Task<void> Demote(Resource resource, LockMode to);
   // Lets everything go: clean unmount.
   Task<void> DemoteAll();
+  // Ends the waiting requests (page I/O excepted) with `code`: rule 1 on kernels without the epoch answers ESTALE.
+  size_t AbortWaiters(Resource resource, Errc code);
+  // While the lock is being let go: waiting page READs are served under what is held (rule 2, large folios).
+  void AdmitPageReads(Resource resource);
   // Wakes waiters whose `interrupted` flag is set.
   void Interrupt(Resource resource);
   // Withdraw: every waiter and every later Lock() gets this error; nothing more is sent to the DLM.
@@ -155,6 +162,7 @@ class LockTable {
   CachedLock& Get(Resource resource);
   bool TryGrant(CachedLock& lock, LockMode mode, const LockOptions& options, LockGuard* out);
   bool Compatible(const CachedLock& lock, LockMode mode) const;
+  static LockMode Needed(const CachedLock& lock, LockMode mode, const LockOptions& options);
   void Enqueue(CachedLock& lock, Waiter* waiter);
   void GrantWaiters(CachedLock& lock);
   void ReleaseGuard(CachedLock& lock, LockMode mode);

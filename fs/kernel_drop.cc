@@ -1,0 +1,157 @@
+// KernelCache: taking back what the kernel caches below one inode lock (rules 1 to 3 and 5 of filesystem.md).
+#include <algorithm>
+
+#include "base/log.h"
+#include "fs/kernel_cache.h"
+
+namespace holdfast::fs {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr int kOpenRounds = 2;  // then new page READs are held back
+
+// The parts of the file that no page request covers. A request's pages are locked and not up to date: nothing to drop,
+// and the kernel would wait for them. Ends are rounded outwards to pages.
+std::vector<std::pair<int64_t, int64_t>> Complement(std::vector<std::pair<uint64_t, uint64_t>> taken) {
+  std::sort(taken.begin(), taken.end());
+  std::vector<std::pair<int64_t, int64_t>> out;  // offset, length; 0 = to the end
+  uint64_t at = 0;
+  for (auto [offset, length] : taken) {
+    uint64_t begin = offset / kPage * kPage;
+    uint64_t end = (offset + std::max<uint64_t>(length, 1) + kPage - 1) / kPage * kPage;
+    if (begin > at) out.emplace_back(at, begin - at);
+    at = std::max(at, end);
+  }
+  out.emplace_back(at, 0);
+  return out;
+}
+
+}  // namespace
+
+bool KernelCache::NeedsDrop(Resource resource, LockMode from, LockMode to) {
+  if (resource.type != LockType::kInode || from == LockMode::kNone) return false;
+  auto it = by_block_.find(resource.number);
+  if (it == by_block_.end()) return false;
+  Node* node = Find(it->second);
+  if (!node) return false;
+  // Pages of a file that is open for writing here may exist under EX alone: a store into them sends no request.
+  if (to == LockMode::kPr) return node->pages && node->writable > 0;
+  return node->attr || node->pages || node->names_overflow || !node->names.empty();
+}
+
+Task<Status> KernelCache::DropKernel(Resource resource, LockMode from, LockMode to) {
+  (void)from;
+  KernelInode inode = by_block_[resource.number];
+  ++Get(inode).drops;
+  Status result;
+  if (to == LockMode::kNone && (!Get(inode).names.empty() || Get(inode).names_overflow)) {
+    result = co_await DropNames(inode, resource);
+  }
+  if (Get(inode).pages) {
+    Status pages = co_await DropPages(inode, resource);
+    if (result.ok()) result = pages;
+  } else if (Get(inode).attr) {
+    Status attr = co_await DropAttr(inode);
+    if (result.ok()) result = attr;
+  }
+  --Get(inode).drops;
+  Tidy(inode);
+  co_return result;
+}
+
+// Rule 3: kNotFound while the kernel counts lookups means that a reply is on its way: again, until it has landed or
+// its FORGET has come.
+Task<Status> KernelCache::DropAttr(KernelInode inode) {
+  while (Get(inode).lookups > 0) {
+    auto notice = NotifyInode(inode, -1, 0);
+    bool done = false;
+    while (!done) done = co_await Await(notice, knobs_.notify_patience);
+    if (notice->status.ok()) break;
+    if (notice->status.code() != Errc::kNotFound) co_return notice->status;
+    ++counters_.retries;
+    co_await SleepFor(Milliseconds(1));
+  }
+  Get(inode).attr = false;
+  co_return Status();
+}
+
+// Rule 2. Rounds end when no page request came or went during one.
+Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource) {
+  for (int round = 0;; ++round) {
+    Node& node = Get(inode);
+    if (node.lookups == 0) break;
+    if (round >= kOpenRounds) node.gate_closed = true;
+    uint64_t events = node.page_events;
+    std::vector<std::pair<uint64_t, uint64_t>> taken;
+    if (round > 0) {
+      for (auto& [id, pages] : node.page_requests) {
+        // Of a partial WRITE the kernel keeps the last page locked, no other.
+        uint64_t last = pages.offset + pages.length - (pages.length > 0 ? 1 : 0);
+        taken.push_back(pages.write ? std::pair{last, uint64_t{1}} : std::pair{pages.offset, pages.length});
+      }
+      counters_.left_out += taken.size();
+    }
+    std::vector<std::shared_ptr<Notice>> notices;
+    for (auto [offset, length] : Complement(taken)) notices.push_back(NotifyInode(inode, offset, length));
+    bool all_done = true;
+    bool under_way = false;
+    Instant patience_ends = clock_.Now() + knobs_.notify_patience * (round + 1);
+    for (auto& notice : notices) {
+      bool done = co_await Await(notice, std::max(patience_ends - clock_.Now(), Duration{1}));
+      all_done = all_done && done;
+      if (!done || notice->status.ok()) continue;
+      if (notice->status.code() != Errc::kNotFound) co_return notice->status;
+      under_way = true;
+    }
+    Node& after = Get(inode);
+    if (all_done && !under_way && after.page_events == events) break;
+    // Large folios: a neighbour of a page that a held READ locks blocks too. Serve those READs under the old lock.
+    if (!all_done && round > kOpenRounds) locks_.AdmitPageReads(resource);
+    if (under_way) {
+      ++counters_.retries;
+      co_await SleepFor(Milliseconds(1));
+    }
+  }
+  Node& node = Get(inode);
+  node.pages = !node.page_requests.empty();
+  node.attr = false;
+  node.gate_closed = false;
+  node.gate.WakeAll();
+  co_return Status();
+}
+
+// Rule 1. Dropping a name waits for the directory's i_rwsem, which a request that we hold back may have.
+Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
+  Node& node = Get(inode);
+  std::vector<KernelEntryDrop> drops;
+  for (auto& [name, is_dir] : node.names) drops.push_back({name, is_dir});
+  std::sort(drops.begin(), drops.end(), [](auto& a, auto& b) { return a.name < b.name; });
+  bool too_many = std::exchange(node.names_overflow, false);
+  node.names.clear();
+  bool in_flight = node.revalidated_ever && clock_.Now() < node.revalidated + knobs_.reply_flight;
+  if (kernel_.has_epoch() && (node.dir_requests > 0 || too_many || in_flight)) {
+    ++counters_.epochs;
+    co_return kernel_.Epoch();
+  }
+  counters_.entry_drops += drops.size();
+  auto notice = Start(kernel_.DropEntries(inode, std::move(drops)));
+  node.names_notice = notice;
+  for (int wait = 0; !notice->done; ++wait) {
+    bool done = co_await Await(notice, knobs_.notify_patience);
+    if (done) break;
+    if (kernel_.has_epoch()) {
+      // The call goes on by itself when the request that blocks it is answered; what it drops then is harmless.
+      ++counters_.epochs;
+      co_return kernel_.Epoch();
+    }
+    // The VFS repeats a request that fails with ESTALE once, from the path; meanwhile i_rwsem is free. Until the
+    // directory has been quiet its entries go out with timeout 0, so that there is no second time.
+    Node& now = Get(inode);
+    now.contended = clock_.Now();
+    now.contended_ever = true;
+    counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
+  }
+  co_return notice->status;
+}
+
+}  // namespace holdfast::fs
