@@ -16,6 +16,7 @@ import threading
 import time
 
 import clusterlab
+import posix_facts as posix
 from clusterlab import CaseFailed, expect, fsck, lab, run_cases
 from fsx import Exerciser, Mismatch
 
@@ -343,6 +344,18 @@ def dbench_on_two_nodes():
     return " / ".join(o.strip() for o in out)
 
 
+def posix_semantics():
+    top = f"{mounts()[1]}/posix-run"
+    os.makedirs(top)
+    for folder in (it.directory, os.path.dirname(mounts()[1]), mounts()[1], top):
+        os.chmod(folder, 0o755)  # its unprivileged steps walk down here
+    words = []
+    passed, failed = posix.run_all(top, words.append)
+    os.rmdir(top)
+    expect(not failed, "; ".join(words))
+    return f"{passed} facts"
+
+
 def checksum_tree(top):
     total = hashlib.sha256()
     for folder, folders, names in os.walk(top):
@@ -377,6 +390,7 @@ CASES = [
     ("mapped readers and writers", mapped_readers_and_writers),
     ("fcntl ranges and flock", byte_range_locks),
     ("unlinked but open elsewhere", unlinked_but_open_elsewhere),
+    ("posix semantics", posix_semantics),
     ("fsx across nodes", fsx_across_nodes),
     ("sqlite on three nodes", sqlite_on_three_nodes),
     ("git across nodes", git_across_nodes),
