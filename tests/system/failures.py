@@ -311,6 +311,17 @@ def paused_node_resumed_after_its_fencing(scene):
     return f"longest stall of a survivor {stall:.2f} s"
 
 
+def fence_ipmilan_takes_the_node(scene):
+    # n2 lives, but is cut off: its BMC's power-off must end it before anybody replays.
+    scene.lab.cut("n2", "n1,n3", False)
+    scene.survivors_go_on("n1", "n3")
+    stall = scene.stall("n1", "n3")
+    expect(not scene.nodes["n2"].cgroup.populated(), "n2 was fenced by power-off, but its processes live")
+    scene.end_work("n1", "n3")
+    scene.lab.heal()
+    return finish_cut(scene, "n2", ["n1", "n3"], stall)
+
+
 CASES = [
     ("kill of a writer", scene_case(kill_of_a_writer)),
     ("kill of the fencer", scene_case(kill_of_the_fencer)),
@@ -324,6 +335,7 @@ CASES = [
     ("cut 2|1", scene_case(cut_two_from_one)),
     ("cut 1|1 of two nodes with the disk", scene_case(cut_one_from_one, nodes=2)),
     ("a paused node resumed after its fencing", scene_case(paused_node_resumed_after_its_fencing)),
+    ("a cut-off node is powered off through fence_ipmilan", scene_case(fence_ipmilan_takes_the_node, ipmi=True)),
 ]
 
 if __name__ == "__main__":
