@@ -1,0 +1,95 @@
+#include "io/file_device.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "io/open_device.h"
+#include "io/thread_pool.h"
+#include "tests/io/block_device_contract.h"
+#include "tests/io/temp_dir.h"
+#include "tests/sim/disk.h"
+
+using namespace holdfast;
+
+static std::string MakeImage(const TempDir& dir, uint64_t size) {
+  std::string path = dir / "image";
+  std::ofstream(path).close();
+  std::filesystem::resize_file(path, size);
+  return path;
+}
+
+TEST_CASE("contract BlockDevice: image file", "[io][contract][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(2);
+  auto opened = reactor.RunTask(io::OpenDevice(&reactor, &pool, MakeImage(dir, 8 << 20), {}));
+  REQUIRE(opened.ok());
+  auto device = std::move(*opened);
+  CHECK(device->info().size_bytes == 8 << 20);
+  CHECK(device->info().local_file);
+  contract::BlockDeviceContract(device.get(), [&](auto task) { return reactor.RunTask(std::move(task)); });
+}
+
+TEST_CASE("contract BlockDevice: simulated disk", "[io][contract][unit]") {
+  sim::World world(11);
+  sim::SimDisk disk(&world, 8 << 20);
+  sim::SimExecutor& executor = world.Start(NodeId(1));
+  auto device = disk.Open(executor);
+  contract::BlockDeviceContract(device.get(), [&](auto task) { return world.Run(executor, std::move(task)); });
+}
+
+TEST_CASE("io: what is no volume is refused with the reason", "[io][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(1);
+  CHECK(io::FileDevice::Open(&reactor, &pool, dir / "none").code() == Errc::kNotFound);
+  CHECK(io::FileDevice::Open(&reactor, &pool, dir.path(), {.read_only = true}).code() == Errc::kInvalid);
+  CHECK(io::FileDevice::Open(&reactor, &pool, MakeImage(dir, 100)).code() == Errc::kInvalid);
+  CHECK(reactor.RunTask(io::OpenDevice(&reactor, &pool, "http://x/y", {})).code() == Errc::kInvalid);
+}
+
+TEST_CASE("io: a read-only volume is not written", "[io][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(1);
+  auto device = io::FileDevice::Open(&reactor, &pool, MakeImage(dir, 1 << 20), {.read_only = true});
+  REQUIRE(device.ok());
+  AlignedBuffer b(kBlockSize);
+  CHECK(reactor.RunTask((*device)->Write(0, b.span(), WriteFlags::kNone)).code() == Errc::kReadOnly);
+  CHECK(reactor.RunTask((*device)->Read(0, b.span())).ok());
+}
+
+TEST_CASE("io: byte locks exclude another open of the volume and end with it", "[io][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(1);
+  std::string path = MakeImage(dir, 1 << 20);
+  auto a = io::FileDevice::Open(&reactor, &pool, path);
+  auto b = io::FileDevice::Open(&reactor, &pool, path);
+  REQUIRE(a.ok());
+  REQUIRE(b.ok());
+  CHECK((*a)->LockByte(256).ok());
+  CHECK((*a)->LockByte(256).ok());
+  CHECK((*b)->LockByte(256).code() == Errc::kBusy);
+  CHECK((*b)->LockByte(257).ok());
+  CHECK(*(*b)->TestByte(256));
+  CHECK_FALSE(*(*a)->TestByte(256));  // our own
+  CHECK(*(*a)->TestByte(257));
+  reactor.RunTask((*a)->Close());
+  CHECK((*b)->LockByte(256).ok());
+}
+
+TEST_CASE("io: a truncated image gives an error, not garbage", "[io][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(1);
+  std::string path = MakeImage(dir, 1 << 20);
+  auto device = io::FileDevice::Open(&reactor, &pool, path);
+  REQUIRE(device.ok());
+  std::filesystem::resize_file(path, 4096);
+  AlignedBuffer b(kBlockSize);
+  CHECK(reactor.RunTask((*device)->Read(8192, b.span())).code() == Errc::kIo);
+}
