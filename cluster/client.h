@@ -8,9 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include "base/executor.h"
 #include "base/result.h"
 #include "dlm/cluster_link.h"
+
+namespace holdfast::io {
+class Reactor;
+}
 
 namespace holdfast::cluster {
 
@@ -34,8 +37,8 @@ struct ClusterClientOptions {
   std::string run_dir;  // where holdfastd.sock is
 };
 
-// The handler outlives the client. Nothing is connected before Join.
-std::unique_ptr<dlm::ClusterLink> MakeClusterClient(Executor& executor, ClusterClientOptions options,
+// The handler outlives the client. Nothing is connected before Join; a client joins once.
+std::unique_ptr<dlm::ClusterLink> MakeClusterClient(io::Reactor& reactor, ClusterClientOptions options,
                                                     dlm::ClusterLinkHandler& handler);
 
 }  // namespace holdfast::cluster

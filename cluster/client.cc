@@ -1,0 +1,254 @@
+#include "cluster/client.h"
+
+#include <unordered_map>
+
+#include "base/control.pb.h"
+#include "base/log.h"
+#include "base/sync.h"
+#include "cluster/config.h"
+#include "cluster/control_codec.h"
+#include "cluster/keys.h"
+#include "cluster/lease_page.h"
+#include "io/control_socket.h"
+#include "io/reactor.h"
+
+namespace holdfast::cluster {
+namespace {
+
+using control::ControlFrame;
+using Answer = Result<std::shared_ptr<ControlFrame>>;
+
+class ClusterClient final : public dlm::ClusterLink {
+ public:
+  ClusterClient(io::Reactor& reactor, ClusterClientOptions options, dlm::ClusterLinkHandler& handler)
+      : reactor_(reactor), options_(std::move(options)), handler_(handler), alive_(std::make_shared<bool>(true)) {}
+
+  ~ClusterClient() override {
+    *alive_ = false;
+    if (connection_) connection_->Close();
+  }
+
+  Task<Result<dlm::Joined>> Join(dlm::JoinRequest request) override;
+  Task<Result<dlm::ReplayClaim>> ClaimReplay(MemberId victim) override;
+  Task<Status> ReplayDone(MemberId victim) override;
+  Task<Status> Leave() override;
+  Task<void> Withdrawn(std::string why) override;
+  void ReportStep(MemberId victim, dlm::RecoveryStep step, std::string detail) override;
+
+ private:
+  Status Connect();
+  Task<Answer> Ask(std::shared_ptr<ControlFrame> frame);
+  void OnPacket(std::span<const std::byte> packet);
+  void OnClosed();
+  void Lose(const std::string& why);
+  void OnView(const control::View& view);
+
+  io::Reactor& reactor_;
+  ClusterClientOptions options_;
+  dlm::ClusterLinkHandler& handler_;
+  std::shared_ptr<io::ControlConnection> connection_;
+  std::unordered_map<uint64_t, Completion<Answer>*> waiting_;
+  uint64_t next_number_ = 1;
+  bool joined_ = false;   // the handler hears of the connection's end from now on
+  bool leaving_ = false;  // its end is what we want
+  RegisterVersion seen_;
+  std::shared_ptr<bool> alive_;
+};
+
+Status ClusterClient::Connect() {
+  std::string path = options_.run_dir + "/holdfastd.sock";
+  auto connection = io::ConnectControl(reactor_, path);
+  if (!connection.ok())
+    return Error(connection.code() == Errc::kPermission ? Errc::kPermission : Errc::kDisconnected,
+                 "holdfastd does not answer at " + path + " (" + connection.error().message + ")");
+  connection_ = std::move(*connection);
+  std::shared_ptr<bool> alive = alive_;
+  connection_->Start(
+      [this, alive](std::span<const std::byte> packet) {
+        if (*alive) OnPacket(packet);
+      },
+      [this, alive] {
+        if (*alive) OnClosed();
+      });
+  return {};
+}
+
+Task<Answer> ClusterClient::Ask(std::shared_ptr<ControlFrame> frame) {
+  if (!connection_ || !connection_->open()) co_return Error(Errc::kDisconnected, "holdfastd is gone");
+  uint64_t number = next_number_++;
+  frame->set_number(number);
+  Completion<Answer> answer;
+  waiting_[number] = &answer;
+  Status sent = connection_->Send(EncodeFrame(*frame));
+  if (!sent.ok()) {
+    // Its failure also ends the connection, which answers everybody who waits; only if it has not yet, we do.
+    if (waiting_.erase(number) > 0) co_return sent.error();
+  }
+  auto result = co_await answer;
+  if (result.ok() && (*result)->body_case() == ControlFrame::kFailure) co_return FromProto((*result)->failure());
+  co_return result;
+}
+
+void ClusterClient::OnPacket(std::span<const std::byte> packet) {
+  auto frame = std::make_shared<ControlFrame>();
+  if (Status parsed = DecodeFrame(packet, frame.get()); !parsed.ok()) return Lose(parsed.error().message);
+  switch (frame->body_case()) {
+    case ControlFrame::kView: return OnView(frame->view());
+    case ControlFrame::kEvicted:
+      if (joined_ && !leaving_) handler_.OnEvicted(frame->evicted());
+      return;
+    case ControlFrame::kStopRequested:
+      if (joined_ && !leaving_) handler_.OnStopRequested(frame->stop_requested());
+      return;
+    case ControlFrame::kMountStatusRequest: {
+      ControlFrame answer;
+      answer.set_number(frame->number());
+      ToProto(handler_.OnStatus(), answer.mutable_mount_status());
+      if (connection_) (void)connection_->Send(EncodeFrame(answer));
+      return;
+    }
+    default: break;
+  }
+  auto it = waiting_.find(frame->number());
+  if (it == waiting_.end()) return;
+  auto* completion = it->second;
+  waiting_.erase(it);
+  completion->Set(Answer(std::move(frame)));
+}
+
+void ClusterClient::OnView(const control::View& in) {
+  auto view = FromProto(in);
+  if (!view.ok()) return Lose(view.error().message);
+  if (!joined_ || view->version < seen_) return;
+  seen_ = view->version;
+  handler_.OnView(*view);
+}
+
+void ClusterClient::OnClosed() { Lose("holdfastd closed the connection: its incarnation is over"); }
+
+void ClusterClient::Lose(const std::string& why) {
+  if (connection_) connection_->Close();
+  auto waiting = std::move(waiting_);
+  waiting_.clear();
+  for (auto& [number, completion] : waiting) completion->Set(Answer(Error(Errc::kDisconnected, why)));
+  if (joined_ && !leaving_) {
+    joined_ = false;
+    handler_.OnDaemonLost(why);
+  }
+}
+
+Task<Result<dlm::Joined>> ClusterClient::Join(dlm::JoinRequest request) {
+  HF_CHECK(!connection_, "a cluster client joins once");
+  if (Status connected = Connect(); !connected.ok()) co_return connected.error();
+  auto frame = std::make_shared<ControlFrame>();
+  auto* join = frame->mutable_join();
+  join->set_cluster(request.cluster);
+  join->set_lockspace(request.lockspace);
+  join->set_volume_uuid(request.volume_uuid);
+  join->set_volume_url(request.volume_url);
+  join->set_nonce(request.nonce);
+  join->set_address(request.address);
+  join->set_mounts_max(request.mounts_max);
+  join->set_spectator(request.spectator);
+  auto answer = co_await Ask(frame);
+  if (!answer.ok()) co_return answer.error();
+  if ((*answer)->body_case() != ControlFrame::kJoined) co_return Error(Errc::kCorrupt, "holdfastd gave another answer than was asked");
+  const auto& in = (*answer)->joined();
+  auto view = FromProto(in.view());
+  if (!view.ok()) co_return view.error();
+  auto page = MapLeasePage(in.lease_path());
+  if (!page.ok()) co_return page.error();
+  dlm::Joined joined;
+  joined.self = FromProto(in.self());
+  joined.mount = MountNo(in.mount());
+  joined.key = in.key();
+  joined.lease = *page;
+  joined.lease_path = in.lease_path();
+  joined.view = std::move(*view);
+  if (!connection_->open()) co_return Error(Errc::kDisconnected, "holdfastd is gone");
+  seen_ = joined.view.version;
+  joined_ = true;
+  co_return joined;
+}
+
+Task<Result<dlm::ReplayClaim>> ClusterClient::ClaimReplay(MemberId victim) {
+  auto frame = std::make_shared<ControlFrame>();
+  ToProto(victim, frame->mutable_claim_replay()->mutable_victim());
+  auto answer = co_await Ask(frame);
+  if (!answer.ok()) co_return answer.error();
+  if ((*answer)->body_case() != ControlFrame::kReplayClaimed) co_return Error(Errc::kCorrupt, "holdfastd gave another answer than was asked");
+  const auto& in = (*answer)->replay_claimed();
+  dlm::ReplayClaim claim;
+  claim.victim = FromProto(in.victim());
+  claim.mount = MountNo(in.mount());
+  claim.fenced_at = RegisterVersion(in.fenced_at());
+  claim.proof = in.proof();
+  if (claim.victim != victim) co_return Error(Errc::kCorrupt, "holdfastd answered for another victim");
+  co_return claim;
+}
+
+Task<Status> ClusterClient::ReplayDone(MemberId victim) {
+  auto frame = std::make_shared<ControlFrame>();
+  ToProto(victim, frame->mutable_replay_done()->mutable_victim());
+  auto answer = co_await Ask(frame);
+  if (!answer.ok()) co_return answer.error();
+  co_return Status();
+}
+
+Task<Status> ClusterClient::Leave() {
+  leaving_ = true;
+  auto frame = std::make_shared<ControlFrame>();
+  frame->mutable_leave();
+  auto answer = co_await Ask(frame);
+  if (!answer.ok()) co_return answer.error();
+  if (connection_) connection_->Close();
+  co_return Status();
+}
+
+Task<void> ClusterClient::Withdrawn(std::string why) {
+  leaving_ = true;
+  auto frame = std::make_shared<ControlFrame>();
+  frame->mutable_withdrawn()->set_why(why);
+  auto answer = co_await Ask(frame);
+  if (!answer.ok()) HF_LOG(LogLevel::kWarn, "cluster", "withdraw_not_told", {{"why", answer.error().message}});
+  if (connection_) connection_->Close();
+}
+
+void ClusterClient::ReportStep(MemberId victim, dlm::RecoveryStep step, std::string detail) {
+  if (!connection_ || !connection_->open()) return;
+  ControlFrame frame;
+  auto* report = frame.mutable_report_step();
+  ToProto(victim, report->mutable_victim());
+  report->set_step(static_cast<control::RecoveryStep>(step));
+  report->set_detail(std::move(detail));
+  (void)connection_->Send(EncodeFrame(frame));
+}
+
+}  // namespace
+
+std::unique_ptr<dlm::ClusterLink> MakeClusterClient(io::Reactor& reactor, ClusterClientOptions options,
+                                                    dlm::ClusterLinkHandler& handler) {
+  return std::make_unique<ClusterClient>(reactor, std::move(options), handler);
+}
+
+Result<NodeIdentity> LoadIdentity(const std::string& config_path, const std::string& state_dir, const std::string& node_name) {
+  auto loaded = LoadConfig(config_path);
+  if (!loaded.ok()) return loaded.error();
+  auto keys = LoadKeys(state_dir);
+  if (!keys.ok()) return keys.error();
+  const Config& config = loaded->config;
+  const NodeConfig* self = nullptr;
+  for (const auto& n : config.nodes)
+    if (node_name.empty() ? n.public_key == keys->public_key : n.name == node_name) self = &n;
+  if (!self)
+    return Error(Errc::kNotFound, node_name.empty() ? "no node of " + config_path + " has this machine's key; give --node NAME"
+                                                    : "node '" + node_name + "' is not in " + config_path);
+  if (self->public_key != keys->public_key)
+    return Error(Errc::kInvalid, "the key in " + state_dir + " is not the public_key of node '" + self->name + "' in " + config_path);
+  NodeIdentity identity{config.cluster, self->id, self->name, self->address, keys->public_key, keys->secret_key, {}};
+  for (const auto& n : config.nodes)
+    if (!n.public_key.empty()) identity.peers.emplace_back(n.id, n.public_key);
+  return identity;
+}
+
+}  // namespace holdfast::cluster
