@@ -1,0 +1,38 @@
+// FuseKernel: the Kernel seam on /dev/fuse: notifications are written raw, from threads of their own; the epoch, which
+// takes no lock, from the reactor. libfuse 3.14 has no call for the epoch, and with -o noepoch it is hidden so that
+// the rules for older kernels can be tested.
+#pragma once
+
+#include "base/kernel.h"
+#include "fs/fuse/notify_threads.h"
+
+namespace holdfast::fs::fuse {
+
+class FuseKernel : public Kernel {
+ public:
+  // fd: /dev/fuse of this mount, kept open by the owner. hide_epoch: -o noepoch.
+  FuseKernel(int fd, bool hide_epoch);
+
+  // Asks the kernel once, after INIT, whether it knows the epoch (kernels from 6.16).
+  void ProbeEpoch();
+  bool has_epoch() const override { return epoch_; }
+  Task<Status> InvalidateInode(KernelInode inode, int64_t offset, int64_t length) override;
+  Task<Status> DropEntries(KernelInode parent, std::vector<KernelEntryDrop> names) override;
+  Status Epoch() override;
+  // The connection is gone: what is asked from now on has been done by that.
+  void Disconnected() { gone_ = true; }
+
+ private:
+  int fd_;
+  bool hide_epoch_;
+  bool epoch_ = false;
+  bool gone_ = false;
+  NotifyThreads threads_{512};
+};
+
+// One raw notification; 0 or a negative errno. Also used by the supervisor.
+int WriteNotifyInode(int fd, KernelInode inode, int64_t offset, int64_t length);
+int WriteNotifyEntry(int fd, KernelInode parent, const std::string& name, bool expire_only);
+int WriteNotifyEpoch(int fd);
+
+}  // namespace holdfast::fs::fuse
