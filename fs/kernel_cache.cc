@@ -5,18 +5,10 @@
 #include "base/log.h"
 
 namespace holdfast::fs {
-namespace {
 
-Resource InodeResource(KernelInode inode, const std::unordered_map<uint64_t, KernelInode>& by_block) {
-  uint64_t block = inode & kKernelBlockMask;
-  if (inode == kKernelRoot) {
-    for (const auto& [b, node] : by_block)
-      if (node == kKernelRoot) block = b;
-  }
-  return Resource{LockType::kInode, block};
+Resource KernelCache::ResourceOfNode(KernelInode inode) const {
+  return ResourceOf(inode == kKernelRoot ? root_ : InodeNo(inode & kKernelBlockMask));
 }
-
-}  // namespace
 
 KernelCache::KernelCache(Kernel& kernel, LockTable& locks, Clock& clock, KernelCacheKnobs knobs)
     : kernel_(kernel), locks_(locks), clock_(clock), knobs_(knobs) {}
@@ -80,10 +72,17 @@ Task<void> KernelCache::ReadGate(KernelInode inode) {
 
 // ---- replies ----------------------------------------------------------------------------------------------------
 
-bool KernelCache::GaveAttr(KernelInode inode, uint64_t acquisition) {
-  if (!locks_.Valid(InodeResource(inode, by_block_), acquisition)) return false;
-  Get(inode).attr = true;
+bool KernelCache::GaveAttr(KernelInode inode, uint64_t acquisition, uint32_t mode) {
+  Node& node = Get(inode);
+  node.set_id = (mode & 06000) != 0;
+  if (!locks_.Valid(ResourceOfNode(inode), acquisition)) return false;
+  node.attr = true;
   return true;
+}
+
+bool KernelCache::SetIdGiven(KernelInode inode) const {
+  auto it = nodes_.find(inode);
+  return it != nodes_.end() && it->second.set_id;
 }
 
 bool KernelCache::Contended(const Node& dir) const {
@@ -102,7 +101,7 @@ bool KernelCache::KeepName(Node& dir, std::string_view name, bool is_dir) {
 
 bool KernelCache::GaveEntry(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child,
                             bool is_dir) {
-  if (!locks_.Valid(InodeResource(parent, by_block_), parent_acquisition)) return false;
+  if (!locks_.Valid(ResourceOfNode(parent), parent_acquisition)) return false;
   Node& dir = Get(parent);
   Node* known = Find(child);
   if (known && known->lookups > 0) {
@@ -115,8 +114,18 @@ bool KernelCache::GaveEntry(KernelInode parent, uint64_t parent_acquisition, std
   return KeepName(dir, name, is_dir);
 }
 
+bool KernelCache::GavePlusEntry(KernelInode parent, uint64_t parent_acquisition, std::string_view name,
+                                KernelInode child, bool is_dir) {
+  if (!locks_.Valid(ResourceOfNode(parent), parent_acquisition)) return false;
+  Node& dir = Get(parent);
+  dir.plus = clock_.Now();
+  dir.plus_ever = true;
+  (void)child;
+  return KeepName(dir, name, is_dir);
+}
+
 bool KernelCache::GaveNegative(KernelInode parent, uint64_t parent_acquisition, std::string_view name) {
-  if (!locks_.Valid(InodeResource(parent, by_block_), parent_acquisition)) return false;
+  if (!locks_.Valid(ResourceOfNode(parent), parent_acquisition)) return false;
   return KeepName(Get(parent), name, false);
 }
 

@@ -33,7 +33,10 @@ class KernelCache : public KernelHooks {
   ~KernelCache() override;
 
   // The root's node id is 1, whatever its block. Before the first request.
-  void SetRoot(InodeNo root) { by_block_[root.v] = 1; }
+  void SetRoot(InodeNo root) {
+    root_ = root;
+    by_block_[root.v] = 1;
+  }
 
   // ---- requests that hold kernel locks --------------------------------------------------------------------------
   // CREATE, MKDIR, UNLINK, RENAME, LINK, LOOKUP, READDIR(PLUS), SETATTR or FSYNC of a directory: from arrival to reply.
@@ -67,8 +70,13 @@ class KernelCache : public KernelHooks {
 
   // ---- replies --------------------------------------------------------------------------------------------------
   // Call immediately before the reply. True: unlimited timeout, remembered; false: timeout 0.
-  bool GaveAttr(KernelInode inode, uint64_t acquisition);
+  bool GaveAttr(KernelInode inode, uint64_t acquisition, uint32_t mode);
+  // Did the attributes given last have set-id bits? (A write that clears them must be told to the kernel.)
+  bool SetIdGiven(KernelInode inode) const;
   bool GaveEntry(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child, bool is_dir);
+  // The same for a name in READDIRPLUS.
+  bool GavePlusEntry(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child,
+                     bool is_dir);
   bool GaveNegative(KernelInode parent, uint64_t parent_acquisition, std::string_view name);
   // Pages may be cached from now on: OPEN of a cached handle, a page READ, a fault.
   void GavePages(KernelInode inode);
@@ -116,6 +124,7 @@ class KernelCache : public KernelHooks {
     uint64_t lookups = 0;
     uint32_t writable = 0;
     bool attr = false;
+    bool set_id = false;
     bool pages = false;
     bool gate_closed = false;
     bool names_overflow = false;
@@ -125,6 +134,8 @@ class KernelCache : public KernelHooks {
     size_t dir_requests = 0;
     Instant revalidated;  // last reply of an entry timeout for a child that the kernel already knew
     bool revalidated_ever = false;
+    Instant plus;  // last READDIRPLUS reply with entry timeouts
+    bool plus_ever = false;
     Instant contended;
     bool contended_ever = false;
     WaitList gate;
@@ -135,6 +146,7 @@ class KernelCache : public KernelHooks {
              pages || !names.empty() || names_overflow;
     }
   };
+  Resource ResourceOfNode(KernelInode inode) const;
   Node& Get(KernelInode inode) { return nodes_[inode]; }
   Node* Find(KernelInode inode);
   void Tidy(KernelInode inode);
@@ -154,6 +166,7 @@ class KernelCache : public KernelHooks {
   Clock& clock_;
   KernelCacheKnobs knobs_;
   std::unordered_map<KernelInode, Node> nodes_;
+  InodeNo root_;
   std::unordered_map<uint64_t, KernelInode> by_block_;
   std::function<void(KernelInode, bool)> known_;
   uint64_t next_page_request_ = 1;

@@ -129,9 +129,14 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
   bool too_many = std::exchange(node.names_overflow, false);
   node.names.clear();
   bool in_flight = node.revalidated_ever && clock_.Now() < node.revalidated + knobs_.reply_flight;
+  bool plus_in_flight = node.plus_ever && clock_.Now() < node.plus + knobs_.reply_flight;
   if (kernel_.has_epoch() && (node.dir_requests > 0 || too_many || in_flight)) {
     ++counters_.epochs;
-    co_return kernel_.Epoch();
+    Status done = kernel_.Epoch();
+    // A READDIRPLUS reply that is used after the epoch stamps its names with the new one; it holds i_rwsem, so that
+    // this call comes after it. (No directory reader runs while a request that changes it has i_rwsem.)
+    if (plus_in_flight) Start(kernel_.DropEntries(inode, std::move(drops)));
+    co_return done;
   }
   counters_.entry_drops += drops.size();
   auto notice = Start(kernel_.DropEntries(inode, std::move(drops)));

@@ -1,11 +1,6 @@
 #include "fs/open_locks.h"
 
 namespace holdfast::fs {
-namespace {
-
-Resource OpenResource(InodeNo inode) { return Resource{LockType::kOpen, inode.v}; }
-
-}  // namespace
 
 OpenLocks::OpenLocks(LockTable& locks) : locks_(locks) { locks_.SetPolite(LockType::kOpen); }
 
