@@ -1,0 +1,194 @@
+#include "dlm/recovery.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "dlm/mutants.h"
+
+namespace holdfast::dlm {
+
+void Recovery::Start() {
+  state_ = State::kFence;
+  started_ = c_.now;
+  synced_.clear();
+  ended_.clear();
+  ready_.clear();
+  staged_.clear();
+  mastered_.clear();
+  directory_.Clear();
+  synced_[c_.self] = rebuilt_;
+  c_.SendToOthers(Kind::kSync, rebuilt_);
+}
+
+bool Recovery::HaveAll(const std::set<MemberId>& from) const {
+  return std::all_of(c_.view.members.begin(), c_.view.members.end(),
+                     [&](const Member& m) { return from.contains(m.id); });
+}
+
+void Recovery::Handle(const MemberId& from, Message m) {
+  switch (m.kind) {
+    case Kind::kSync: synced_[from] = m.count; break;
+    case Kind::kReport:
+      for (ReportEntry& e : m.report) {
+        if (e.what == ReportEntry::What::kMastered) mastered_.emplace_back(from, std::move(e));
+        else staged_[e.name].emplace_back(from, std::move(e));
+      }
+      break;
+    case Kind::kReportEnd: ended_.insert(from); break;
+    case Kind::kReady: ready_.insert(from); break;
+    default: break;
+  }
+}
+
+bool Recovery::Advance() {
+  if (state_ == State::kFence) {
+    bool fenced = std::all_of(c_.view.victims.begin(), c_.view.victims.end(), [](const Victim& v) { return v.fenced; });
+    if (!fenced && !MutantIs(Mutant::kGrantsBeforeFenced)) return false;
+    state_ = State::kFlush;
+  }
+  if (state_ == State::kFlush) {
+    for (const Member& m : c_.view.members)
+      if (!synced_.contains(m.id)) return false;
+    state_ = State::kReport;
+    SendReports();
+  }
+  if (state_ == State::kReport) {
+    if (!HaveAll(ended_)) return false;
+    Rebuild();
+    state_ = State::kBarrier;
+    ready_.insert(c_.self);
+    c_.SendToOthers(Kind::kReady);
+  }
+  if (state_ == State::kBarrier) {
+    if (!HaveAll(ready_)) return false;
+    state_ = State::kRunning;
+    c_.running = true;
+    ++c_.counters.recoveries;
+    c_.counters.last_recovery_ns = static_cast<uint64_t>((c_.now - started_).ns);
+    return true;
+  }
+  return false;
+}
+
+// Locks and ranges whose master is gone go to the directory of their name, which becomes their master; names mastered
+// here go to their directory. Entries for ourselves are staged like anybody's.
+void Recovery::SendReports() {
+  std::map<MemberId, std::vector<ReportEntry>> batches;
+  auto flush = [&](const MemberId& to) {
+    auto& batch = batches[to];
+    if (batch.empty()) return;
+    Message m(Kind::kReport, {});
+    m.report = std::move(batch);
+    batch.clear();
+    if (to == c_.self) Handle(c_.self, std::move(m));
+    else c_.Send(to, std::move(m));
+  };
+  auto emit = [&](const MemberId& to, ReportEntry e) {
+    auto& batch = batches[to];
+    batch.push_back(std::move(e));
+    if (batch.size() >= c_.knobs.report_batch) flush(to);
+  };
+  auto rebuilt = [&](const MemberId& m) {
+    auto it = synced_.find(m);
+    return it == synced_.end() ? 0 : it->second;
+  };
+  for (auto& [name, term] : master_.Mastered()) {
+    ReportEntry e;
+    e.what = ReportEntry::What::kMastered;
+    e.name = name;
+    e.term = term;
+    emit(c_.Directory(name), std::move(e));
+  }
+  requester_.Report(rebuilt, emit);
+  for (const Member& m : c_.view.members) flush(m.id);
+  ended_.insert(c_.self);
+  c_.SendToOthers(Kind::kReportEnd);
+}
+
+void Recovery::Rebuild() {
+  for (auto& [from, e] : mastered_) directory_.Record(e.name, from, e.term);
+  for (auto& [name, entries] : staged_) RebuildResource(name, entries);
+  mastered_.clear();
+  staged_.clear();
+  rebuilt_ = c_.view.generation.v;
+}
+
+void Recovery::RebuildResource(const ResourceName& name, const std::vector<std::pair<MemberId, ReportEntry>>& entries) {
+  uint64_t term = directory_.NextTerm();
+  directory_.Record(name, c_.self, term);
+  Resource& r = master_.Adopt(name, term);  // held by the gates, as any name that was not known
+  for (const auto& [from, e] : entries) {
+    if (e.what != ReportEntry::What::kLock) continue;
+    MasterLock lock;
+    lock.owner = from;
+    lock.id = e.lock;
+    lock.granted = e.granted;
+    lock.under_recovery = e.under_recovery;
+    for (const MasterLock& other : r.locks)
+      HF_DLM_INVARIANT(Compatible(other.granted, lock.granted), "%s: %s reports %s, %s reports %s", name.ToString().c_str(),
+                       ToString(other.owner).c_str(), ModeName(other.granted).data(), ToString(from).c_str(),
+                       ModeName(lock.granted).data());
+    r.locks.push_back(lock);
+    if (e.under_recovery && !MutantIs(Mutant::kRecoveryGrantProves)) continue;
+    if (ProvesNoWriter(e.granted)) r.frozen_epoch = 0;
+    if (!Compatible(e.granted, Mode::kPR)) r.readers_epoch = 0;
+  }
+  RebuildValue(r, entries);
+  RebuildRanges(r, entries);
+}
+
+// Kept if a survivor holds CW or more with a copy, or was just writing it; the highest number wins. Else not valid.
+void Recovery::RebuildValue(Resource& r, const std::vector<std::pair<MemberId, ReportEntry>>& entries) {
+  const ValueBlock* best = nullptr;
+  uint64_t highest = 0;
+  for (const auto& [from, e] : entries) {
+    if (!e.value) continue;
+    highest = std::max(highest, e.value->number);
+    bool counts = KeepsValue(e.granted) || e.value_written || MutantIs(Mutant::kKeepsValueUnderCr);
+    if (counts && e.value->valid && (!best || e.value->number > best->number)) best = &*e.value;
+  }
+  if (best) {
+    r.value = std::make_unique<ValueBlock>(*best);
+  } else if (highest != 0) {
+    r.value = std::make_unique<ValueBlock>();
+    r.value->number = highest;
+  }
+}
+
+void Recovery::RebuildRanges(Resource& r, const std::vector<std::pair<MemberId, ReportEntry>>& entries) {
+  std::vector<std::pair<MemberId, RangeArgs>> soft;
+  for (const auto& [from, e] : entries) {
+    if (e.what != ReportEntry::What::kRange) continue;
+    if (!r.ranges) r.ranges = std::make_unique<RangeQueue>();
+    if (e.soft) soft.emplace_back(from, e.range);
+    else r.ranges->table.Apply(from, e.range);
+  }
+  // Exclusive, or already shared by a grant that was lost: if somebody shares it, it was.
+  for (auto& [from, range] : soft) {
+    if (r.ranges->table.FindConflict(from, range)) range.type = RangeType::kShared;
+    r.ranges->table.Apply(from, range);
+  }
+}
+
+std::string Recovery::Describe() const {
+  static constexpr const char* kNames[] = {"no view yet", "waiting for fencing", "waiting for sync", "waiting for reports",
+                                           "waiting at the barrier", "running"};
+  std::string text = kNames[static_cast<int>(state_)];
+  auto missing = [&](auto&& has) {
+    for (const Member& m : c_.view.members)
+      if (!has(m.id)) text += " " + ToString(m.id);
+  };
+  switch (state_) {
+    case State::kFence:
+      for (const Victim& v : c_.view.victims)
+        if (!v.fenced) text += " " + ToString(v.id);
+      break;
+    case State::kFlush: missing([&](const MemberId& m) { return synced_.contains(m); }); break;
+    case State::kReport: missing([&](const MemberId& m) { return ended_.contains(m); }); break;
+    case State::kBarrier: missing([&](const MemberId& m) { return ready_.contains(m); }); break;
+    default: break;
+  }
+  return text;
+}
+
+}  // namespace holdfast::dlm
