@@ -129,6 +129,18 @@ bool KernelCache::GaveNegative(KernelInode parent, uint64_t parent_acquisition, 
   return KeepName(Get(parent), name, false);
 }
 
+void KernelCache::Renamed(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child,
+                          bool is_dir) {
+  if (GaveEntry(parent, parent_acquisition, name, child, is_dir)) return;
+  if (kernel_.has_epoch()) {
+    ++counters_.epochs;
+    (void)kernel_.Epoch().ok();
+    return;
+  }
+  // Waits for the rename to be over in the kernel.
+  Start(kernel_.DropEntries(parent, {{std::string(name), is_dir}}));
+}
+
 void KernelCache::GavePages(KernelInode inode) { Get(inode).pages = true; }
 
 void KernelCache::LookedUp(KernelInode inode) {

@@ -78,12 +78,21 @@ class KernelCache : public KernelHooks {
   bool GavePlusEntry(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child,
                      bool is_dir);
   bool GaveNegative(KernelInode parent, uint64_t parent_acquisition, std::string_view name);
+  // The kernel moves a dentry with the timeout that it has; if the new parent's lock is gone already, it must ask.
+  void Renamed(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child, bool is_dir);
   // Pages may be cached from now on: OPEN of a cached handle, a page READ, a fault.
   void GavePages(KernelInode inode);
   void LookedUp(KernelInode inode);
   // True when the kernel knows the inode no more.
   bool Forget(KernelInode inode, uint64_t count);
   bool Knows(KernelInode inode) const { return nodes_.contains(inode); }
+
+  InodeNo NumberOf(KernelInode inode) const { return InodeNo(ResourceOfNode(inode).number); }
+  // Held in EX, without a break since that acquisition?
+  bool HeldEx(KernelInode inode, uint64_t acquisition) const {
+    Resource resource = ResourceOfNode(inode);
+    return locks_.Valid(resource, acquisition) && locks_.Held(resource) == LockMode::kEx;
+  }
 
   // ---- writable handles (rule 5) --------------------------------------------------------------------------------
   void OpenedForWriting(KernelInode inode) { ++Get(inode).writable; }

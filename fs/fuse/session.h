@@ -54,6 +54,13 @@ class FuseSession {
 
   // The buffer of the request that is being processed; its bytes stay valid as long as it lives.
   RequestBuffer TakeBuffer();
+  // The body of the request that is being processed, as it is on the wire (libfuse hides some flags). Valid: the request
+  // is at least that long, which libfuse has checked before it calls a handler.
+  template <class T>
+  const T* Body() const {
+    constexpr size_t kHeader = 40;  // fuse_in_header
+    return reinterpret_cast<const T*>(static_cast<const char*>(buffer_.mem) + kHeader);
+  }
   int fd() const { return fd_; }
   bool ended() const { return ended_; }
   const std::string& mountpoint() const { return options_.mountpoint; }

@@ -1,0 +1,50 @@
+#include "fs/range_locks.h"
+
+#include "fs/resource.h"
+
+namespace holdfast::fs {
+
+dlm::RangeRequest RangeLocks::ToRequest(const Lock& lock, uint64_t token) {
+  dlm::RangeRequest request;
+  request.name = DlmName(RangeResource(lock.inode));
+  request.space = lock.space;
+  request.owner.key = lock.owner;
+  request.handle = lock.handle;
+  request.pid = lock.pid;
+  request.start = lock.start;
+  request.end = lock.end;
+  request.type = lock.type;
+  request.wait = lock.wait;
+  request.token = token;
+  return request;
+}
+
+Task<Status> RangeLocks::Set(Lock lock, uint64_t token) {
+  Status set = co_await space_.RangeSet(ToRequest(lock, token));
+  co_return set;
+}
+
+Task<Result<std::optional<dlm::RangeConflict>>> RangeLocks::Test(Lock lock) {
+  auto conflict = co_await space_.RangeTest(ToRequest(lock, 0));
+  co_return conflict;
+}
+
+bool RangeLocks::Holds(InodeNo inode) const { return space_.HoldsRanges(DlmName(RangeResource(inode))); }
+
+Task<Status> RangeLocks::Flushed(InodeNo inode, uint64_t owner) {
+  dlm::ResourceName name = DlmName(RangeResource(inode));
+  if (!space_.HoldsRanges(name)) co_return Status();
+  dlm::RangeOwner who;
+  who.key = owner;
+  Status dropped = co_await space_.RangeDropOwner(name, dlm::RangeSpace::kFcntl, who);
+  co_return dropped;
+}
+
+Task<Status> RangeLocks::Released(InodeNo inode, uint64_t handle) {
+  dlm::ResourceName name = DlmName(RangeResource(inode));
+  if (!space_.HoldsRanges(name)) co_return Status();
+  Status dropped = co_await space_.RangeDropHandle(name, handle);
+  co_return dropped;
+}
+
+}  // namespace holdfast::fs
