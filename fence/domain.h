@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,18 @@ struct FenceSeams {
   History* history = nullptr;       // null: ports seen ON are remembered only for this life
 };
 
+// Ports seen ON, by device and plug: in the history where there is one, else for this life.
+class SeenPorts {
+ public:
+  explicit SeenPorts(History* history) : history_(history) {}
+  bool Has(const FenceDevice& device) const;
+  Task<void> Mark(FenceDevice device, WallTime at);
+
+ private:
+  History* history_;
+  std::set<std::string> here_;
+};
+
 // One fencing of one victim. Shared by the domain and whoever waits.
 class FenceRun {
  public:
@@ -61,7 +74,6 @@ class FenceRun {
   Event proven_, ended_, over_;  // over_: proven, cancelled or ended
   bool cancelled_ = false;
   std::string why_, doing_;
-  Event cancel_;
 };
 
 struct CheckResult {
@@ -100,10 +112,13 @@ class Domain {
 
  private:
   Task<void> Run(std::shared_ptr<FenceRun> run, std::vector<FenceMethod> methods, StepSink on_step);
+  Task<void> AcknowledgeRun(std::shared_ptr<FenceRun> run, std::string who);
+  Task<CheckResult> CheckDevice(std::string node_name, std::string method, FenceDevice device);
 
   FenceSeams seams_;
   FencePolicy policy_;
   std::unique_ptr<Agents> agents_;
+  SeenPorts seen_;
   std::map<std::pair<NodeId, Incarnation>, std::shared_ptr<FenceRun>> runs_;  // the newest of each node stay for status
   Scope scope_;
 };

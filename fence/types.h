@@ -41,6 +41,9 @@ struct Victim {
   Incarnation incarnation;
   std::vector<ReservationKey> keys;  // all of this incarnation; keys with the same node and nonce are added from READ KEYS
   std::vector<VictimVolume> volumes;
+  // The fencer is this node's own next life: no agent and no cgroup (they would hit ourselves); its old keys are
+  // preempted and drained, the bytes of its old mounts are taken. Leave `daemon` false where we hold that byte ourselves.
+  bool own_former_life = false;
 };
 
 enum class ProofKind : uint8_t {
@@ -93,6 +96,8 @@ struct FencePolicy {
                                             // power loss (labs); a fence_pr device with accept_volatile="1" says the same
 };
 
+// Does an attribute of that name hold a secret?
+bool IsSecret(const std::string& name);
 // attributes as they may be shown: secrets replaced by "***".
 std::map<std::string, std::string> Redacted(const std::map<std::string, std::string>& attributes);
 // A URL without its password.
