@@ -31,7 +31,8 @@ struct SeedReport {
   std::string ToString() const;  // "2000 seeds, 1 failed: seed 17: ..."
 };
 
-// one(seed) returns "" or what went wrong.
+// one(seed) returns "" or what went wrong. It runs in a child: a failed CHECK of Catch2 inside it is printed but not
+// counted, so return the text (or HF_CHECK, which ends the child and counts).
 SeedReport RunSeeds(SeedOptions options, const std::function<std::string(uint64_t seed)>& one);
 
 }  // namespace holdfast::sim
