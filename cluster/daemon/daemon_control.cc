@@ -1,0 +1,124 @@
+// The control socket's side of Daemon: frames of mounts go to Mounts, questions of the command are answered here.
+#include <pwd.h>
+
+#include "base/control.pb.h"
+#include "base/log.h"
+#include "cluster/control_codec.h"
+#include "cluster/daemon/daemon.h"
+#include "cluster/daemon/status.h"
+
+namespace holdfast::cluster {
+namespace {
+
+Result<LogLevel> LevelOf(const std::string& name) {
+  const std::pair<const char*, LogLevel> levels[] = {{"trace", LogLevel::kTrace}, {"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo},
+                                                     {"warn", LogLevel::kWarn},   {"error", LogLevel::kError}, {"off", LogLevel::kOff}};
+  for (const auto& [text, level] : levels)
+    if (name == text) return level;
+  return Error(Errc::kInvalid, "log level '" + name + "': trace, debug, info, warn, error or off");
+}
+
+std::string UserName(uint32_t uid) {
+  passwd* user = ::getpwuid(uid);
+  return user ? user->pw_name : "uid " + std::to_string(uid);
+}
+
+}  // namespace
+
+void Daemon::OnAccept(std::shared_ptr<io::ControlConnection> connection) {
+  // Root, or the user that holdfastd itself runs as. The socket's mode says the same.
+  if (connection->peer_uid() != 0 && connection->peer_uid() != ::geteuid()) return connection->Close();
+  connections_.insert(connection);
+  std::weak_ptr<io::ControlConnection> weak = connection;
+  connection->Start(
+      [this, weak](std::span<const std::byte> packet) {
+        if (auto c = weak.lock()) OnFrame(c, packet);
+      },
+      [this, weak] {
+        auto c = weak.lock();
+        if (!c) return;
+        mounts_->OnClosed(c);
+        connections_.erase(c);
+      });
+}
+
+void Daemon::OnFrame(const std::shared_ptr<io::ControlConnection>& connection, std::span<const std::byte> packet) {
+  auto frame = std::make_shared<control::ControlFrame>();
+  if (Status parsed = DecodeFrame(packet, frame.get()); !parsed.ok()) {
+    ReplyError(connection, 0, parsed.error());
+    return;
+  }
+  if (end_ != DaemonEnd::kRunning) {
+    ReplyError(connection, frame->number(), Error(Errc::kDisconnected, "this holdfastd ends"));
+    return;
+  }
+  if (mounts_->OnFrame(connection, *frame)) return;
+  scope_.Spawn(Answer(connection, frame));
+}
+
+Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std::shared_ptr<control::ControlFrame> frame) {
+  using control::ControlFrame;
+  uint64_t number = frame->number();
+  Status done = Errc::kUnsupported;
+  switch (frame->body_case()) {
+    case ControlFrame::kStatus:
+    case ControlFrame::kHistory:
+    case ControlFrame::kConfigShow:
+    case ControlFrame::kFenceCheck: {
+      auto tree = co_await AnswerTree(frame);
+      if (!tree.ok()) co_return ReplyError(connection, number, tree.error());
+      ControlFrame answer;
+      ToProto(*tree, answer.mutable_tree()->mutable_tree());
+      co_return Reply(connection, number, std::move(answer));
+    }
+    case ControlFrame::kFenceAck: {
+      std::string node = frame->fence_ack().node();
+      std::string who = UserName(connection->peer_uid()) + " on " + parts_.self->name;
+      if (!parts_.engine) {
+        done = Error(Errc::kBusy, "this node has not started yet");
+      } else {
+        done = co_await fencer_->Acknowledge(node, who);
+      }
+      break;
+    }
+    case ControlFrame::kSetLogLevel: {
+      auto level = LevelOf(frame->set_log_level().level());
+      if (!level.ok()) co_return ReplyError(connection, number, level.error());
+      if (frame->set_log_level().scope().empty()) {
+        SetLogLevel(*level);
+      } else {
+        SetLogLevel(frame->set_log_level().scope(), *level);
+      }
+      done = Status();
+      break;
+    }
+    case ControlFrame::kNodeLeave: {
+      if (!mounts_->empty()) {
+        done = Error(Errc::kBusy, "mounts are in use: unmount them first");
+        break;
+      }
+      RequestLeave("asked by " + UserName(connection->peer_uid()));
+      ReplyDone(connection, number);
+      co_return;
+    }
+    default: done = Error(Errc::kUnsupported, "this holdfastd does not know that request"); break;
+  }
+  if (done.ok()) {
+    ReplyDone(connection, number);
+  } else {
+    ReplyError(connection, number, done.error());
+  }
+}
+
+Task<Result<StatusTree>> Daemon::AnswerTree(std::shared_ptr<control::ControlFrame> frame) {
+  if (frame->has_history()) co_return timeline_->Show(frame->history().limit() == 0 ? 100 : frame->history().limit());
+  if (frame->has_config_show()) co_return ShowConfig(config_);
+  if (frame->has_fence_check()) {
+    auto checked = co_await fencer_->Check();
+    co_return checked;
+  }
+  co_await mounts_->AskStatus(Milliseconds(200));
+  co_return BuildStatus({&parts_, mounts_.get(), fencer_.get(), notes_});
+}
+
+}  // namespace holdfast::cluster

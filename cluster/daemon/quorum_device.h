@@ -1,0 +1,42 @@
+// QuorumDevice: the shared disk as holdfastd uses it: its quorum area at kQuorumAreaOffset, this node's OFD byte on an
+// image file or block device, or its own session, key and the reservation (type 7) on an iscsi:// volume.
+// Drain() returns when nothing that an older life or session of this node sent can land any more.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/block_device.h"
+#include "base/reservations.h"
+#include "cluster/daemon/parts.h"
+
+namespace holdfast::cluster {
+
+// Byte 1 MiB: behind boot sectors and the superblock of a volume; the same on a quorum device of its own.
+inline constexpr uint64_t kVolumeQuorumOffset = 1u << 20;
+
+class QuorumDevice {
+ public:
+  // Opens; errors are those of the device (try again). on_fenced: our key is gone from the array.
+  static Task<Result<std::unique_ptr<QuorumDevice>>> Open(Parts* parts, std::function<void(std::string)> on_fenced);
+  // Takes this node's byte; registers our key and the reservation. kBusy: another holdfastd of this node holds it.
+  Task<Status> Claim();
+  Task<Status> Drain();
+  // Clean leave. keep_key: somebody is fenced by this reservation alone and nobody else may be left to hold it.
+  Task<void> Release(bool keep_key);
+
+  BlockDevice* device() { return device_.get(); }
+  bool reserved() const { return reservations_ != nullptr; }
+  bool persistent() const { return persistent_; }  // keys survive the array's power loss
+
+ private:
+  explicit QuorumDevice(Parts* parts) : parts_(parts) {}
+  Parts* parts_;
+  std::unique_ptr<BlockDevice> device_;
+  Reservations* reservations_ = nullptr;  // the same object as device_
+  ReservationKey key_ = 0;
+  bool persistent_ = false;
+};
+
+}  // namespace holdfast::cluster
