@@ -180,9 +180,11 @@ Task<void> LockTable::Demote(Resource resource, LockMode to) {
   }
 }
 
-Task<void> LockTable::DemoteAll() {
+Task<void> LockTable::DemoteAll(LockType but) {
   std::vector<Resource> all;
-  for (auto& [resource, lock] : locks_) all.push_back(resource);
+  for (auto& [resource, lock] : locks_) {
+    if (resource.type != but) all.push_back(resource);
+  }
   std::sort(all.begin(), all.end());
   for (const Resource& resource : all) {
     auto it = locks_.find(resource);
@@ -192,7 +194,6 @@ Task<void> LockTable::DemoteAll() {
     Kick(*it->second);
   }
   for (const Resource& resource : all) co_await Demote(resource, LockMode::kNone);
-  co_await scope_.Join();
 }
 
 }  // namespace holdfast::fs

@@ -138,8 +138,8 @@ class LockTable {
 
   // Lets one lock go to `to` as if somebody had asked (tests, the supervisor's table, forgetting a freed inode).
   Task<void> Demote(Resource resource, LockMode to);
-  // Lets everything go: clean unmount.
-  Task<void> DemoteAll();
+  // Lets everything go but locks of that type: clean unmount.
+  Task<void> DemoteAll(LockType but = LockType::kNone);
   // Ends the waiting requests (page I/O excepted) with `code`: rule 1 on kernels without the epoch answers ESTALE.
   size_t AbortWaiters(Resource resource, Errc code);
   // While the lock is being let go: waiting page READs are served under what is held (rule 2, large folios).

@@ -47,7 +47,11 @@ class FuseServer {
   ~FuseServer();
 
   static const fuse_lowlevel_ops& Ops();
-  void SetSession(FuseSession* session) { session_ = session; }
+  // Before the session is started.
+  void Attach(FuseSession* session, KernelCache* cache) {
+    session_ = session;
+    parts_.cache = cache;
+  }
   void SetSupervisor(SupervisorLink* supervisor) { supervisor_ = supervisor; }
   void SetOnInit(std::function<void()> on_init) { on_init_ = std::move(on_init); }
 

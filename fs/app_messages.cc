@@ -1,0 +1,125 @@
+#include "fs/app_messages.h"
+
+#include <algorithm>
+
+#include "base/le.h"
+#include "base/log.h"
+
+namespace holdfast::fs {
+namespace {
+
+enum class Kind : uint8_t { kReapAgain = 1, kCheckpoint = 2, kCheckpointDone = 3, kFreeDelta = 4 };
+
+struct Wire {
+  uint8_t version = 1;
+  uint8_t kind = 0;
+  uint8_t ok = 1;
+  uint8_t reserved[5] = {};
+  Le64 number = 0;
+};
+static_assert(sizeof(Wire) == 16);
+
+constexpr Duration kBeat = Seconds(1);
+constexpr Duration kCheckpointLimit = Seconds(10);
+
+Bytes Encode(Kind kind, uint64_t number, bool ok = true) {
+  Wire wire;
+  wire.kind = static_cast<uint8_t>(kind);
+  wire.ok = ok ? 1 : 0;
+  wire.number = number;
+  const auto* bytes = reinterpret_cast<const std::byte*>(&wire);
+  return Bytes(bytes, bytes + sizeof(wire));
+}
+
+}  // namespace
+
+AppMessages::AppMessages(dlm::LockSpace& space, Handlers handlers) : space_(space), handlers_(std::move(handlers)) {}
+AppMessages::~AppMessages() { scope_.Abandon(); }
+
+void AppMessages::Start() {
+  space_.SetAppReceiver([this](MemberId from, std::span<const std::byte> message) { OnMessage(from, message); });
+  scope_.Spawn(Beat());
+}
+
+void AppMessages::Stop() {
+  stopped_ = true;
+  space_.SetAppReceiver({});
+  for (auto& [id, pending] : pending_) pending->changed.WakeAll();
+}
+
+void AppMessages::SendAll(const Bytes& message) {
+  for (const dlm::Member& member : space_.view().members) {
+    if (member.id != space_.self()) space_.SendApp(member.id, message);
+  }
+}
+
+void AppMessages::ReapAgain(InodeNo inode) { SendAll(Encode(Kind::kReapAgain, inode.v)); }
+
+Task<void> AppMessages::Beat() {
+  while (!stopped_) {
+    co_await SleepFor(kBeat);
+    if (stopped_) break;
+    int64_t delta = handlers_.take_delta();
+    if (delta != 0) SendAll(Encode(Kind::kFreeDelta, static_cast<uint64_t>(delta)));
+  }
+}
+
+Task<Status> AppMessages::CheckpointOthers() {
+  for (const dlm::Victim& victim : space_.view().victims) {
+    if (!victim.replayed) co_return Error(Errc::kBusy, "a journal is owed");
+  }
+  auto pending = std::make_shared<Pending>();
+  for (const dlm::Member& member : space_.view().members) {
+    if (member.id != space_.self()) pending->left.insert(member.id);
+  }
+  uint64_t id = next_id_++;
+  pending_[id] = pending;
+  SendAll(Encode(Kind::kCheckpoint, id));
+  Instant limit = Executor::Current().clock().Now() + kCheckpointLimit;
+  while (!pending->left.empty() && pending->result.ok() && !stopped_) {
+    co_await SleepFor(Milliseconds(20));
+    // One that has left has a clean journal; one that died owes it.
+    std::set<MemberId> members;
+    for (const dlm::Member& member : space_.view().members) members.insert(member.id);
+    for (const dlm::Victim& victim : space_.view().victims) {
+      if (!victim.replayed && pending->left.contains(victim.id)) pending->result = Error(Errc::kBusy, "a journal is owed");
+    }
+    std::erase_if(pending->left, [&](const MemberId& m) { return !members.contains(m); });
+    if (Executor::Current().clock().Now() >= limit) pending->result = Errc::kTimeout;
+  }
+  pending_.erase(id);
+  co_return pending->result;
+}
+
+Task<void> AppMessages::Checkpoint(MemberId from, uint64_t id) {
+  Status done = co_await handlers_.checkpoint();
+  if (!stopped_) space_.SendApp(from, Encode(Kind::kCheckpointDone, id, done.ok()));
+}
+
+void AppMessages::OnMessage(MemberId from, std::span<const std::byte> message) {
+  Wire wire;
+  if (stopped_ || message.size() != sizeof(wire)) return;
+  std::memcpy(&wire, message.data(), sizeof(wire));
+  if (wire.version != 1) return;
+  uint64_t number = wire.number;
+  switch (static_cast<Kind>(wire.kind)) {
+    case Kind::kReapAgain:
+      handlers_.reap_again(InodeNo(number));
+      return;
+    case Kind::kCheckpoint:
+      scope_.Spawn(Checkpoint(from, number));
+      return;
+    case Kind::kCheckpointDone: {
+      auto it = pending_.find(number);
+      if (it == pending_.end()) return;
+      it->second->left.erase(from);
+      if (wire.ok == 0) it->second->result = Error(Errc::kIo, "another mount could not checkpoint");
+      return;
+    }
+    case Kind::kFreeDelta:
+      handlers_.free_delta(static_cast<int64_t>(number));
+      return;
+  }
+}
+
+}  // namespace holdfast::fs

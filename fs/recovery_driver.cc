@@ -1,0 +1,185 @@
+#include "fs/recovery_driver.h"
+
+#include "base/log.h"
+#include "fs/replay.h"
+#include "fs/resource.h"
+
+namespace holdfast::fs {
+namespace {
+
+constexpr Duration kRetry = Milliseconds(200);
+
+std::string Text(const dlm::Victim& victim) {
+  return "journal " + std::to_string(victim.mount.v) + " of " + ToString(victim.id);
+}
+
+}  // namespace
+
+RecoveryDriver::RecoveryDriver(Parts parts) : parts_(std::move(parts)) {}
+RecoveryDriver::~RecoveryDriver() { scope_.Abandon(); }
+
+void RecoveryDriver::Step(std::string what) {
+  step_ = std::move(what);
+  step_since_ = parts_.executor->clock().Now();
+}
+
+void RecoveryDriver::OnView(const dlm::View& view) {
+  if (stopped_ || view.version < view_.version) return;
+  view_ = view;
+  others_.clear();
+  again_ = true;
+  changed_.WakeAll();
+  if (!running_) {
+    running_ = true;
+    scope_.Spawn(Run());
+  }
+}
+
+void RecoveryDriver::Stop() {
+  stopped_ = true;
+  changed_.WakeAll();
+}
+
+Task<void> RecoveryDriver::Join() { co_await scope_.Join(); }
+
+bool RecoveryDriver::Owed(const MemberId& id) const {
+  for (const dlm::Victim& victim : view_.victims) {
+    if (victim.id == id) return !victim.replayed;
+  }
+  return false;
+}
+
+Task<Status> RecoveryDriver::NothingOwed() {
+  for (;;) {
+    if (stopped_) co_return Error(Errc::kFenced, "withdrawn while journals were owed");
+    bool owed = false;
+    for (const dlm::Victim& victim : view_.victims) owed = owed || !victim.replayed;
+    if (!owed) co_return Status();
+    co_await changed_.Wait();
+  }
+}
+
+void RecoveryDriver::SetAdopt(std::function<Task<Status>(MountNo)> adopt) {
+  adopt_ = std::move(adopt);
+  if (!to_adopt_.empty()) scope_.Spawn(AdoptAll());
+}
+
+Task<void> RecoveryDriver::AdoptAll() {
+  while (!stopped_ && !to_adopt_.empty()) {
+    MountNo journal = *to_adopt_.begin();
+    to_adopt_.erase(to_adopt_.begin());
+    Status adopted = co_await adopt_(journal);
+    if (!adopted.ok()) {
+      // Nothing is lost: the next owner of that journal finds both.
+      HF_LOG(LogLevel::kWarn, "recovery", "not_adopted", {{"journal", journal}, {"error", adopted.error().ToString()}});
+    }
+  }
+}
+
+// One victim after another, lowest first, until there is nothing for us to do in the newest view.
+Task<void> RecoveryDriver::Run() {
+  while (!stopped_) {
+    again_ = false;
+    bool retry = false;
+    std::vector<dlm::Victim> victims = view_.victims;
+    for (const dlm::Victim& victim : victims) {
+      if (stopped_ || victim.replayed || !Owed(victim.id) || others_.contains(victim.id)) continue;
+      if (!victim.fenced) {
+        Step("waiting for the fencing of " + ToString(victim.id));
+        continue;
+      }
+      Status buried = co_await Bury(victim);
+      if (buried.ok() || stopped_) continue;
+      HF_LOG(LogLevel::kWarn, "recovery", "again", {{"victim", victim.id}, {"error", buried.error().ToString()}});
+      retry = true;
+    }
+    if (stopped_ || (!again_ && !retry)) break;
+    if (!again_) co_await SleepFor(kRetry);
+  }
+  running_ = false;
+  if (step_.rfind("waiting for the fencing", 0) != 0) Step("idle");
+}
+
+Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
+  Step("claiming the replay of " + Text(victim));
+  auto claim = co_await parts_.link->ClaimReplay(victim.id);
+  if (!claim.ok()) {
+    if (claim.code() == Errc::kBusy) {
+      others_.insert(victim.id);
+      co_return Status();
+    }
+    if (claim.code() == Errc::kNotFound) co_return Status();
+    co_return claim.error();
+  }
+  Step("waiting for the locks to be rebuilt");
+  Status rebuilt = co_await parts_.space->Recovered(view_.generation);
+  if (!rebuilt.ok()) co_return rebuilt;
+  parts_.link->ReportStep(victim.id, dlm::RecoveryStep::kLocksRebuilt, "");
+
+  Step("locking " + Text(victim));
+  dlm::LockId lock = parts_.space->Create(DlmName(JournalResource(victim.mount)), {});
+  Status locked = co_await parts_.space->Request(lock, dlm::Mode::kEX, dlm::Flags::kRecovery);
+  Status done = locked;
+  if (locked.ok()) {
+    done = co_await ReplayLocked(victim, *claim);
+    Status unlocked = co_await parts_.space->Unlock(lock);
+    if (done.ok() && !unlocked.ok()) done = unlocked;
+  }
+  parts_.space->Destroy(lock);
+  if (!done.ok()) co_return done;
+  // Orphans and claims go by ordinary locks, now that the gate opens; if we die meanwhile, the next owner of the journal
+  // finds them where they are.
+  if (victim.mount != parts_.self.mount) {
+    to_adopt_.insert(victim.mount);
+    if (adopt_) co_await AdoptAll();
+  }
+  co_return Status();
+}
+
+// REQUIRES: the journal lock under RECOVERY, the claim.
+Task<Status> RecoveryDriver::ReplayLocked(dlm::Victim victim, dlm::ReplayClaim claim) {
+  Step("replaying " + Text(victim));
+  parts_.link->ReportStep(victim.id, dlm::RecoveryStep::kReplayStarted, claim.proof);
+  auto header = co_await ReadJournalHeader(*parts_.device, parts_.geometry, victim.mount);
+  if (!header.ok()) {
+    if (parts_.fatal && header.code() == Errc::kCorrupt) parts_.fatal(header.error());
+    co_return header.error();
+  }
+  std::string detail = "clean";
+  if (header->state != JournalState::kClean) {
+    const OwnerStamp& owner = header->owner;
+    bool same = owner.node == claim.victim.node && owner.incarnation == claim.victim.incarnation &&
+                owner.nonce == claim.victim.nonce && owner.mount == claim.mount;
+    if (!same) {
+      // The victim died before it took the journal over; what stands there is an older owner's. That one is either owed
+      // under its own name or was replayed, so nobody may touch it under this token.
+      co_return Error(Errc::kConflict, Text(victim) + " is owned by " +
+                                           ToString(MemberId{owner.node, owner.incarnation, owner.nonce}) +
+                                           ": the fence token names somebody else");
+    }
+    dlm::LockSpace* space = parts_.space;
+    FrozenPredicate frozen = [space](Resource resource) { return space->Frozen(DlmName(resource)); };
+    auto report = co_await ReplayJournal(*parts_.device, parts_.geometry, victim.mount, parts_.self, frozen);
+    if (!report.ok()) co_return report.error();
+    detail = report->ToString();
+  }
+  parts_.link->ReportStep(victim.id, dlm::RecoveryStep::kReplayed, detail);
+  HF_LOG(LogLevel::kInfo, "recovery", "replayed", {{"victim", victim.id}, {"journal", victim.mount}, {"detail", detail}});
+  Step("recording the replay of " + Text(victim));
+  Status recorded = co_await parts_.link->ReplayDone(victim.id);
+  if (recorded.ok()) parts_.link->ReportStep(victim.id, dlm::RecoveryStep::kResumed, "");
+  co_return recorded;
+}
+
+std::vector<dlm::Waiting> RecoveryDriver::Waits() const {
+  std::vector<dlm::Waiting> waits;
+  if (step_ == "idle") return waits;
+  dlm::Waiting w;
+  w.what = "recovery";
+  w.on = step_;
+  w.since = parts_.executor->clock().Now() - step_since_;
+  waits.push_back(std::move(w));
+  return waits;
+}
+
+}  // namespace holdfast::fs
