@@ -76,6 +76,7 @@ class [[nodiscard]] Reservation {
   Allocator* alloc_ = nullptr;
   uint32_t meta_ = 0;
   uint64_t data_ = 0;
+  std::vector<uint64_t> taken_;  // metadata blocks taken and not yet made
 };
 
 struct ReserveRequest {
@@ -124,8 +125,11 @@ class Allocator {
   Allocator(LockTable& locks, Journal& journal, MetaCache& cache, const Geometry& geometry, AllocatorKnobs knobs = {});
   ~Allocator();
 
-  // After Journal::Open: reads the claims blocks (must be empty: see ReturnClaims in replay.h) and the favourite group.
+  // After Journal::Open: reads the claims blocks (must be empty: ReturnClaims first) and the favourite group.
   Task<Status> Open();
+  // What a replayed journal's owner had claimed goes back to the bitmaps. Of a dead mount whose journal lock we hold, or
+  // of our own journal before Open(). Nothing to do is fine. REQUIRES: no group lock held, no transaction open.
+  Task<Status> ReturnClaims(MountNo journal);
   // Clean unmount, before Journal::Close: gives the whole pool back to the bitmaps. REQUIRES: no reservation alive.
   Task<Status> Close();
 
@@ -165,30 +169,40 @@ class Allocator {
     uint64_t data = 0, data_promised = 0, meta = 0, meta_promised = 0, extents = 0;
   };
   PoolStatus pool() const;
+  // Every extent claimed now (tests, fsck of a live model).
+  std::vector<Extent> claimed() const;
   const Geometry& geometry() const { return geometry_; }
   Journal& journal() { return journal_; }
 
  private:
   friend class Reservation;
-  friend class GroupHooks;
-  struct GroupHint;
   struct Need;
+  struct GroupHint {  // what was last seen of a group; may be old
+    bool known = false;
+    uint32_t free = 0;
+    uint32_t meta_free = 0;
+    uint32_t cursor = 0;  // where the last claim of data ended, in the group
+  };
 
   // alloc_refill.cc
   Task<Status> Refill(ReserveRequest request);
-  Task<Result<bool>> ClaimFrom(uint64_t group, Need* need);
-  Task<Status> LoadGroup(GroupLocks::Group* group, uint64_t number, bool all_bitmaps);
+  Task<Status> ClaimRound(Need* need, uint64_t first_group, bool probe);
+  Task<Status> ClaimFrom(uint64_t group, Need* need);
+  Task<Result<GroupLocks::Group>> LockGroup(uint64_t group);
+  Task<Status> LoadBitmap(GroupLocks::Group* into, uint64_t group, uint32_t index);
   Task<Status> InitialiseBitmaps(uint64_t group, GroupLocks::Group* into);
-  Task<Result<bool>> ReleaseMetaFree(uint64_t group);
-  Task<Status> ReturnPool(bool everything);
-  void Learn(uint64_t group, const DiskGroup& header);
-  bool PendingFree(BlockNo block, uint64_t* until);
+  Task<Status> ReleaseMetaFree(bool* any);
+  Task<Status> ReturnClaimsOf(BlockRef block);
+  Task<Status> ReturnPool(uint64_t keep_data, uint64_t keep_meta);
+  void Learn(uint64_t group, const BlockRef& header);
+  bool Blocked(uint64_t start, uint64_t count) const;
   void PrunePending();
   bool Sufficient(const ReserveRequest& request) const;
+  uint64_t FavouriteGroup() const;
+  void EncodeInto(Transaction& tx);
 
-  // alloc_bits.cc
-  Status SetStates(Transaction& tx, GroupLocks::Group& group, uint64_t number, Extent extent, BlockState from,
-                   BlockState from_or, BlockState to, uint64_t version);
+  // alloc_free.cc. Changes `extent` from state `from` to `to` in the bitmaps and the header's counts.
+  Status SetStates(Transaction& tx, GroupLocks::Group& group, uint64_t number, Extent extent, BlockState from, BlockState to);
 
   LockTable& locks_;
   Journal& journal_;
@@ -200,13 +214,17 @@ class Allocator {
   CheckpointOthers checkpoint_others_;
   Mutex refill_;
   std::vector<GroupHint> hints_;
-  uint64_t data_group_ = 0;  // where the last claim came from
-  uint64_t meta_group_ = 0;
-  std::map<uint64_t, std::pair<uint64_t, uint64_t>> pending_free_;  // data start -> {count, record}
+  uint64_t group_ = 0;  // where the last claim came from
+  std::multimap<uint64_t, std::pair<uint64_t, uint64_t>> pending_free_;  // data start -> {count, record that frees it}
+  BlockRef claims_blocks_[kClaimsBlocks];
+  bool claims_changed_ = false;
+  bool open_ = false;
+  Instant probed_;  // when every group was last looked at in vain
+  uint64_t total_ = 0;
+  int64_t free_sum_ = 0;  // of all bitmaps, as far as known
   uint64_t meta_promised_ = 0;
   uint64_t data_promised_ = 0;
   int64_t delta_ = 0;
-  int64_t others_ = 0;
 };
 
 }  // namespace holdfast::fs

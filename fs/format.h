@@ -170,10 +170,16 @@ struct DiskJournalOwner {
 };
 static_assert(sizeof(DiskJournalOwner) == kBlockSize);
 
+enum class ClaimKind : uint8_t {
+  kMetaFromFree = 0,  // metadata in the bitmap; never used: plain free again
+  kData = 1,          // data in the bitmap; free again
+  kMeta = 2,          // metadata in the bitmap; free for metadata only again
+};
+
 struct DiskClaim {
   Le64 start;
   Le32 count;              // blocks; 0: unused slot
-  uint8_t kind;            // BlockState: kData or kMeta, as the bitmap has them
+  uint8_t kind;            // ClaimKind: what the bitmap says, and what it goes back to
   uint8_t reserved[3];
 };
 static_assert(sizeof(DiskClaim) == 16);

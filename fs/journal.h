@@ -110,7 +110,7 @@ class Journal {
   void TxChange(Transaction& tx, MetaBlock* block);
   void TxFinish(Transaction& tx);
   void TxAbort(Transaction& tx);
-  void Touched(MetaBlock* block);
+  void Leave(Transaction& tx);
 
   // journal_commit.cc
   Task<void> CommitLoop();
@@ -124,19 +124,20 @@ class Journal {
   Task<Status> FlushShared();
 
   // journal_checkpoint.cc
-  struct Spot;
   Task<Status> WriteBlocks(std::vector<uint64_t> blocks);
-  Task<void> WriteRun(std::vector<uint64_t> blocks, std::shared_ptr<Spot> spot);
+  struct Burst;
+  Task<void> WriteRun(std::vector<uint64_t> run, std::shared_ptr<Burst> burst);
   Task<Status> AdvanceTail();
   Task<Status> WriteHeader();
   Task<void> BackgroundCheckpoint();
   void KickCheckpoint();
   Task<Status> CheckpointTo(uint64_t sequence);
-  void InPlace(uint64_t block, uint64_t sequence);
-  void Unpend(uint64_t block);
+  void InPlace(uint64_t block, const Record* written);
+  void MakePending(std::shared_ptr<Record> record);
+  void Drop(uint64_t block);
+  void Erase(uint64_t block);
+  std::vector<uint64_t> PendingUpTo(uint64_t sequence) const;
 
-  uint32_t Overhead(uint32_t images) const;
-  uint32_t FreeBlocks() const;
   bool HasRoom(uint32_t max_blocks) const;
   void SetFailed(const Error& error);
 
@@ -178,11 +179,14 @@ class Journal {
   std::deque<std::shared_ptr<Record>> records_;  // logged, oldest first
   std::unordered_map<uint64_t, std::unique_ptr<Pending>> pending_;
   std::map<Resource, std::set<uint64_t>> pending_of_;
+  std::unordered_map<Resource, uint64_t> touched_;    // the last record that changed something under it
+  std::unordered_map<Resource, uint64_t> unflushed_;  // the flush that makes its last write in place durable
   bool checkpoint_running_ = false;
+  uint32_t space_waiters_ = 0;
   Mutex tail_mutex_;
   WaitList pending_changed_;
   bool flush_running_ = false;
-  uint64_t flush_started_ = 0, flush_done_ = 0;
+  uint64_t flush_started_ = 0, flush_done_ = 0;  // flushes are numbered
   WaitList flush_changed_;
   JournalCounters counters_;
   Scope scope_;
