@@ -86,7 +86,7 @@ AgentMetadata ParseMetadata(const std::string& xml) {
   return out;
 }
 
-Task<AgentReport> Agents::Call(FenceDevice device, std::string node_name, std::string action, Duration timeout) {
+Task<AgentReport> Agents::Call(FenceDevice device, std::string node_name, const char* action, Duration timeout) {
   AgentReport report;
   if (!processes_) {
     report.words = "this program cannot run agents";
@@ -118,7 +118,7 @@ Task<AgentReport> Agents::Call(FenceDevice device, std::string node_name, std::s
     report.words = "no answer in " + std::to_string(timeout.ms()) + " ms";
   } else if (outcome->exit_code == 0) {
     report.answer = AgentAnswer::kDone;
-  } else if (outcome->exit_code == 2 && action == "status") {
+  } else if (outcome->exit_code == 2 && std::string_view(action) == "status") {
     report.answer = AgentAnswer::kOff;
   } else {
     report.words = "exit status " + std::to_string(outcome->exit_code) + (report.words.empty() ? "" : ": ") + report.words;
@@ -138,7 +138,8 @@ Task<Result<AgentMetadata>> Agents::Metadata(FenceDevice device, Duration timeou
   FenceDevice bare;  // metadata needs no parameters, and some agents refuse to read others then
   bare.name = device.name;
   bare.agent = agent;
-  auto report = co_await Call(bare, "", "metadata", timeout);
+  std::string nobody;
+  auto report = co_await Call(bare, nobody, "metadata", timeout);
   if (report.answer != AgentAnswer::kDone) co_return Error(Errc::kUnsupported, agent + " metadata: " + report.words);
   AgentMetadata parsed = ParseMetadata(report.output);
   if (parsed.actions.empty()) co_return Error(Errc::kUnsupported, agent + " lists no actions in its metadata");

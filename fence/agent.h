@@ -45,7 +45,7 @@ class Agents {
   explicit Agents(Processes* processes) : processes_(processes) {}
 
   // One call. action: off, on, status, monitor, list, metadata.
-  Task<AgentReport> Call(FenceDevice device, std::string node_name, std::string action, Duration timeout);
+  Task<AgentReport> Call(FenceDevice device, std::string node_name, const char* action, Duration timeout);
   // What the agent says of itself; asked once per program.
   Task<Result<AgentMetadata>> Metadata(FenceDevice device, Duration timeout);
 

@@ -187,7 +187,7 @@ Task<void> FenceRun::Worker::Storage() {
   }
 }
 
-Task<Status> FenceRun::Worker::Barrier(std::string method, bool skip_storage) {
+Task<Status> FenceRun::Worker::Barrier(const char* method, bool skip_storage) {
   for (const VictimVolume& volume : run->victim_.volumes) {
     VictimVolume entry = volume;
     Place place{method, RedactedUrl(entry.volume), 0};
@@ -273,7 +273,7 @@ Task<bool> FenceRun::Worker::Method(const FenceMethod* method, uint32_t round) {
     std::string action = ActionOf(device);
     if (TurnsOn(action)) {
       early_on = early_on || i < last_off;
-      auto status = co_await Call(device, place, std::string("on"), AgentAnswer::kDone);
+      auto status = co_await Call(device, place, "on", AgentAnswer::kDone);
       if (!status.ok()) co_return i > last_off;  // the node was off: the method has done what it is for
       continue;
     }
@@ -307,7 +307,7 @@ Task<bool> FenceRun::Worker::Method(const FenceMethod* method, uint32_t round) {
     }
     // What the array had accepted before the cut. Nothing else can replace this, so it is tried until it works.
     for (;;) {
-      auto landed = co_await Barrier(method->name, false);
+      auto landed = co_await Barrier(method->name.c_str(), false);
       if (landed.ok()) break;
       bool go_on = co_await Pause(policy.retry_delay);
       if (!go_on || run->proven()) co_return false;
@@ -319,7 +319,8 @@ Task<bool> FenceRun::Worker::Method(const FenceMethod* method, uint32_t round) {
   for (const FenceDevice& entry : raise) {
     if (cancelled()) break;
     FenceDevice device = entry;
-    (void)co_await Call(device, Place{method->name, device.name, round}, "on", AgentAnswer::kDone);
+    Place place{method->name, device.name, round};
+    (void)co_await Call(device, place, "on", AgentAnswer::kDone);
   }
   co_return true;
 }
@@ -349,7 +350,7 @@ Task<Result<FenceRun::Worker::OffReport>> FenceRun::Worker::Off(FenceDevice devi
 }
 
 // One agent action that must give `wanted`; reported as a step.
-Task<Status> FenceRun::Worker::Call(FenceDevice device, Place place, std::string action, AgentAnswer wanted) {
+Task<Status> FenceRun::Worker::Call(FenceDevice device, Place place, const char* action, AgentAnswer wanted) {
   if (cancelled()) co_return Error(Errc::kCancelled, run->why_);
   Instant begun = seams.executor->clock().Now();
   Started(place, action);

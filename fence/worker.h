@@ -34,7 +34,7 @@ struct FenceRun::Worker {
   Task<void> Methods();
   Task<void> OwnBytes();  // our own former life, on image files
   // What the array accepted before now has landed, on every volume. `skip_storage`: those with reservations are done.
-  Task<Status> Barrier(std::string method, bool skip_storage);
+  Task<Status> Barrier(const char* method, bool skip_storage);
   void AddProof(FenceProof proof);
   bool cancelled() const { return run->cancelled_; }
   bool StorageVolumes() const;
@@ -57,7 +57,7 @@ struct FenceRun::Worker {
   Task<Result<OffReport>> LocalOff(FenceDevice device, Place place);
   Task<Result<OffReport>> StorageOff(Place place);
   Task<Status> SeenOn(FenceDevice device, Place place);
-  Task<Status> Call(FenceDevice device, Place place, std::string action, AgentAnswer wanted);
+  Task<Status> Call(FenceDevice device, Place place, const char* action, AgentAnswer wanted);
   bool AcceptsVolatile() const;
   std::string NotSufficient() const;
   bool OnlyCovered() const;

@@ -495,7 +495,10 @@ void IscsiSession::OnScsi(iscsi_context* context, int status, void* data, void* 
       break;
     case SCSI_STATUS_CHECK_CONDITION: {
       int key = task->sense.key, ascq = task->sense.ascq;
-      std::string words = s->name_ + ": " + scsi_sense_key_str(key) + " " + Hex(ascq) + " " + scsi_sense_ascq_str(ascq);
+      const char* key_name = scsi_sense_key_str(key);  // null where the library has no name
+      const char* code_name = scsi_sense_ascq_str(ascq);
+      std::string words = s->name_ + ": " + (key_name ? std::string(key_name) : "sense key " + std::to_string(key)) + " " + Hex(ascq) + " " +
+                          (code_name ? code_name : "");
       if (key == SCSI_SENSE_UNIT_ATTENTION) {
         HF_LOG(LogLevel::kDebug, "iscsi", "unit_attention", {{"volume", s->name_}, {"code", Hex(ascq)}});
         s->Finish(attempt, End::kAgain, Error(Errc::kIo, words), 0);
