@@ -152,6 +152,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
       // The lock must not move: what it protects is not in place. Withdraw; the others replay our journal.
       HF_LOG(LogLevel::kError, "locks", "flush_failed",
              {{"resource", ToString(lock.resource)}, {"error", flushed.error().ToString()}});
+      Fail(flushed.error());
       if (fatal_) fatal_(flushed.error());
       co_return;
     }

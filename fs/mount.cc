@@ -108,10 +108,12 @@ Task<Status> Mount::OpenJournal() {
   allocator_ = std::make_unique<Allocator>(*locks_, *journal_, *cache_, super_.geometry);
   locks_->SetHooks(LockType::kGroup, allocator_->hooks());
   locks_->SetHooks(LockType::kJournal, allocator_->hooks());
-  Status returned = co_await ReturnClaims(*journal_, *locks_, *cache_, options_.owner.mount);
+  Status returned = co_await allocator_->ReturnClaims(options_.owner.mount);
   if (!returned.ok()) co_return returned;
   Status allocating = co_await allocator_->Open();
-  co_return allocating;
+  if (!allocating.ok()) co_return allocating;
+  Status totals = co_await allocator_->LoadTotals();
+  co_return totals;
 }
 
 // Nobody else lives (the caller has seen to that): every dirty journal is ours to replay, and all is frozen.
@@ -121,7 +123,7 @@ Task<Status> Mount::ReplayAllOwn() {
     if (!header.ok()) co_return Error(header.code(), "journal " + std::to_string(i) + ": " + header.error().ToString());
     if (header->state == JournalState::kClean) continue;
     FrozenPredicate all;
-    auto report = co_await ReplayJournal(gate_, super_.geometry, MountNo(i), options_.owner, all);
+    auto report = co_await ReplayJournal(gate_, super_.geometry, MountNo(i), all);
     if (!report.ok()) co_return Error(report.code(), "replay of journal " + std::to_string(i) + ": " + report.error().ToString());
     HF_LOG(LogLevel::kInfo, "recovery", "replayed", {{"journal", i}});
   }
@@ -138,7 +140,7 @@ Task<Status> Mount::CheckpointForOthers() {
 Task<Status> Mount::Adopt(MountNo journal) {
   auto guard = co_await locks_->Lock(JournalResource(journal), LockMode::kEx);
   if (!guard.ok()) co_return guard.error();
-  Status returned = co_await ReturnClaims(*journal_, *locks_, *cache_, journal);
+  Status returned = co_await allocator_->ReturnClaims(journal);
   if (!returned.ok()) co_return returned;
   Status adopted = co_await vfs_->core().orphans->Adopt(journal);
   guard->Release();

@@ -159,9 +159,10 @@ Task<Status> RecoveryDriver::ReplayLocked(dlm::Victim victim, dlm::ReplayClaim c
     }
     dlm::LockSpace* space = parts_.space;
     FrozenPredicate frozen = [space](Resource resource) { return space->Frozen(DlmName(resource)); };
-    auto report = co_await ReplayJournal(*parts_.device, parts_.geometry, victim.mount, parts_.self, frozen);
+    auto report = co_await ReplayJournal(*parts_.device, parts_.geometry, victim.mount, frozen);
     if (!report.ok()) co_return report.error();
-    detail = report->ToString();
+    detail = std::to_string(report->records) + " records, " + std::to_string(report->applied) + " of " +
+             std::to_string(report->images) + " blocks written";
   }
   parts_.link->ReportStep(victim.id, dlm::RecoveryStep::kReplayed, detail);
   HF_LOG(LogLevel::kInfo, "recovery", "replayed", {{"victim", victim.id}, {"journal", victim.mount}, {"detail", detail}});
