@@ -9,6 +9,7 @@
 #include "io/open_device.h"
 #include "io/thread_pool.h"
 #include "tests/io/block_device_contract.h"
+#include "tests/io/reservations_contract.h"
 #include "tests/io/temp_dir.h"
 #include "tests/sim/disk.h"
 
@@ -39,6 +40,20 @@ TEST_CASE("contract BlockDevice: simulated disk", "[io][contract][unit]") {
   sim::SimExecutor& executor = world.Start(NodeId(1));
   auto device = disk.Open(executor);
   contract::BlockDeviceContract(device.get(), [&](auto task) { return world.Run(executor, std::move(task)); });
+}
+
+TEST_CASE("contract Reservations: simulated disk", "[io][contract][unit]") {
+  sim::World world(12);
+  sim::SimDisk disk(&world, 8 << 20);
+  sim::SimExecutor& executor = world.Start(NodeId(1));
+  auto a = disk.Open(executor), b = disk.Open(executor);
+  auto run = [&](auto task) { return world.Run(executor, std::move(task)); };
+  AlignedBuffer block(kBlockSize);
+  auto write = [&](Reservations* r) {
+    return run(static_cast<sim::SimDiskSession*>(r)->Write(0, block.span(), WriteFlags::kNone));
+  };
+  SECTION("registering and reserving") { contract::ReservationsContract(a.get(), b.get(), run, write); }
+  SECTION("preempting") { contract::PreemptContract(a.get(), b.get(), run, write); }
 }
 
 TEST_CASE("io: what is no volume is refused with the reason", "[io][unit]") {

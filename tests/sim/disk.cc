@@ -250,12 +250,15 @@ void SimDisk::PowerLoss() {
 
 Status SimDisk::Register(Session& session, ReservationKey key) {
   if (key == 0) return Error(Errc::kInvalid, "key 0 means not registered");
+  if (session.key == key) return {};
+  if (session.key != 0) return Error(Errc::kConflict, "this session is registered with another key");
   session.key = key;
   ++pr_generation_;
   return {};
 }
 
 Status SimDisk::Unregister(Session& session, ReservationKey key) {
+  if (session.key == 0) return {};
   if (session.key != key) return Errc::kConflict;
   session.key = 0;
   ++pr_generation_;
