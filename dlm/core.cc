@@ -111,7 +111,8 @@ void Core::Sort(const MemberId& from, Message m) {
   }
   if (m.generation < now) {
     // Requests and directory messages of an older generation: their askers send again after the barrier.
-    if (IsAnswer(m.kind) && !MutantIs(Mutant::kDropsOldMessages)) Dispatch(from, std::move(m));
+    bool keep = IsAnswer(m.kind) || m.kind == Kind::kRemoveOk;
+    if (keep && !MutantIs(Mutant::kDropsOldMessages)) Dispatch(from, std::move(m));
     return;
   }
   if (IsRecovery(m.kind)) {
@@ -150,12 +151,12 @@ void Core::Dispatch(const MemberId& from, Message m) {
   }
 }
 
-void Core::DispatchByName(const MemberId& from, Message m) {
+void Core::DispatchByName([[maybe_unused]] const MemberId& from, Message m) {
   bool ranged = m.kind == Kind::kRangeSet || m.kind == Kind::kRangeTest || m.kind == Kind::kRangeDrop;
   if (ranged && !m.range) return;
   if (m.forwarded) {
     if (!context_.IsMember(m.asker)) return;  // caused by a dead member
-    bool known = master_.HandleForwarded(std::move(m));
+    [[maybe_unused]] bool known = master_.HandleForwarded(std::move(m));
     HF_DLM_INVARIANT(known, "a forward from %s for a name that is not mastered here", ToString(from).c_str());
     return;
   }

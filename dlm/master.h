@@ -28,6 +28,8 @@ class Master {
   // ---- recovery ----
   // Removes what former members held and waited for; remembers what the gates have to hold.
   void Purge();
+  // After the flush, before anything is reported.
+  void DropRemoving();
   // A resource rebuilt from reports; its locks and ranges are set by the caller.
   Resource& Adopt(const ResourceName& name, uint64_t term);
   std::vector<std::pair<ResourceName, uint64_t>> Mastered() const;  // names and terms, ordered

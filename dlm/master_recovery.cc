@@ -10,7 +10,7 @@ void Master::Purge() {
   std::vector<ResourceName> changed;
   for (auto& [name, r] : resources_) {
     r.forwards = 0;
-    bool dead = r.removing || std::any_of(r.locks.begin(), r.locks.end(), [&](const MasterLock& l) { return !c_.IsMember(l.owner); });
+    bool dead = std::any_of(r.locks.begin(), r.locks.end(), [&](const MasterLock& l) { return !c_.IsMember(l.owner); });
     if (r.ranges) dead = true;
     if (dead) changed.push_back(name);
   }
@@ -36,7 +36,6 @@ void Master::Purge() {
       }
       for (const MemberId& m : gone) r.ranges->table.DropMember(m);
     }
-    r.removing = false;
     if (r.HasWaiters()) contended_.insert(name);
     NoteDisuse(r);
   }
@@ -46,6 +45,12 @@ void Master::NoteDisuse(Resource& r) {
   if (!r.Unused() || r.removing) return;
   r.unused_since = c_.now;
   if (!std::exchange(r.listed_unused, true)) unused_.emplace_back(c_.now, r.name);
+}
+
+// A REMOVE that has no answer after the flush: its directory may have died after it made somebody else master. Nobody
+// uses the resource, so we are not its master any more.
+void Master::DropRemoving() {
+  std::erase_if(resources_, [](const auto& entry) { return entry.second.removing; });
 }
 
 Resource& Master::Adopt(const ResourceName& name, uint64_t term) {

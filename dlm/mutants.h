@@ -3,6 +3,12 @@
 // Invariant() is HF_CHECK in production; the test build counts instead of dying, so that a mutant can be reported.
 #pragma once
 
+#ifdef HF_DLM_MUTANTS
+#include <cstdarg>
+#include <cstdio>
+#include <string>
+#endif
+
 #include "base/check.h"
 
 namespace holdfast::dlm {
@@ -22,11 +28,20 @@ enum class Mutant {
 
 #ifdef HF_DLM_MUTANTS
 inline Mutant g_mutant = Mutant::kNone;
-inline unsigned g_broken_invariants = 0;
+inline std::string g_broken_invariant;  // the first
+inline void BrokenInvariant(const char* format, ...) {
+  if (!g_broken_invariant.empty()) return;
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  g_broken_invariant = text;
+}
 inline bool MutantIs(Mutant m) { return g_mutant == m; }
 #define HF_DLM_INVARIANT(condition, ...) \
   do {                                   \
-    if (!(condition)) ++::holdfast::dlm::g_broken_invariants; \
+    if (!(condition)) ::holdfast::dlm::BrokenInvariant(__VA_ARGS__); \
   } while (0)
 #else
 constexpr bool MutantIs(Mutant) { return false; }

@@ -92,6 +92,7 @@ void Recovery::SendReports() {
     auto it = synced_.find(m);
     return it == synced_.end() ? 0 : it->second;
   };
+  master_.DropRemoving();
   for (auto& [name, term] : master_.Mastered()) {
     ReportEntry e;
     e.what = ReportEntry::What::kMastered;
