@@ -7,7 +7,8 @@
 // with no lock held. Written data waits in our buffers under EX until fsync, letting go, age or pressure.
 // Common errors: kStale, kIo, kCorrupt (both withdraw the mount), kFenced, kNoSpace, kNotDirectory, kInterrupted.
 // Threading: one executor. Buffers given to Read and Write live until the call returns.
-// Files: vfs_names.cc (lookup to rename), vfs_attr.cc, vfs_data.cc, vfs_dir.cc, vfs_xattr.cc, vfs_handles.cc, vfs_sync.cc.
+// Files: vfs_names.cc, vfs_rename.cc, vfs_attr.cc, vfs_data.cc, vfs_space.cc, vfs_dir.cc, vfs_xattr.cc, vfs_handles.cc,
+// vfs_sync.cc.
 #pragma once
 
 #include <memory>
@@ -32,6 +33,8 @@ class Vfs {
 
   // Checks the root directory, adopts the orphans of our own journal, starts the flusher and the reaper.
   Task<Status> Start();
+  // Takes over the orphan list of a dead mount. REQUIRES: its journal has been replayed, its lock is held EX.
+  Task<Status> AdoptOrphans(MountNo journal);
   // Everything written is durable and in place; no operation may run any more. Background work has ended.
   Task<Status> Stop();
   // Withdraw: background work ends without touching the disk; dirty data is dropped.

@@ -1,0 +1,37 @@
+#include "fs/file_data.h"
+
+namespace holdfast::fs {
+
+void FileData::Add(uint64_t first, uint64_t count, bool promised) {
+  auto buffer = std::make_shared<AlignedBuffer>(count * kBlockSize);
+  auto hint = pages_.upper_bound(first);
+  for (uint64_t i = 0; i < count; ++i) {
+    auto it = pages_.emplace_hint(hint, first + i, DirtyPage{buffer->data() + i * kBlockSize, buffer, promised});
+    if (promised) ++promised_;
+    hint = std::next(it);
+  }
+}
+
+uint64_t FileData::Drop(uint64_t first, uint64_t count) {
+  auto it = pages_.lower_bound(first);
+  uint64_t promised = 0;
+  while (it != pages_.end() && it->first - first < count) {
+    promised += it->second.promised;
+    it = pages_.erase(it);
+  }
+  promised_ -= promised;
+  return promised;
+}
+
+void FileData::Erase(std::map<uint64_t, DirtyPage>::iterator it) {
+  promised_ -= it->second.promised;
+  pages_.erase(it);
+}
+
+void FileData::Clear() {
+  pages_.clear();
+  promised_ = 0;
+  reserved.Release();
+}
+
+}  // namespace holdfast::fs
