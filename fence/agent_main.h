@@ -1,0 +1,38 @@
+// What the standalone agents fence_pr and fence_local share: the FenceAgentAPI from the agent's side. Parameters come as
+// name=value lines on standard input, or as -o ACTION and NAME=VALUE words; secrets only on standard input.
+// Exit status: 0 done or ON, 1 failed, 2 status OFF.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace holdfast::fence {
+
+inline constexpr int kExitDone = 0, kExitFailed = 1, kExitOff = 2;
+
+struct AgentParameter {
+  const char* name;
+  const char* type;  // string, integer
+  bool required;
+  const char* words;
+};
+
+struct AgentDescription {
+  const char* name;
+  const char* brief;
+  const char* words;
+  std::vector<AgentParameter> parameters;
+};
+
+using AgentParameters = std::map<std::string, std::string>;
+
+// Reads standard input (when there are no words) or the words. False: it has printed what is wrong, or the help.
+bool ReadParameters(const AgentDescription& description, int argc, char** argv, AgentParameters* out, int* exit_code);
+void PrintMetadata(const AgentDescription& description);
+// "a, b c" -> a b c
+std::vector<std::string> SplitList(const std::string& text);
+// Says it on standard error and gives kExitFailed.
+int Fail(const std::string& words);
+
+}  // namespace holdfast::fence
