@@ -14,7 +14,11 @@ constexpr size_t kWordsMax = 240;
 
 // The last line that says something, without the values of secrets.
 std::string OneLine(const FenceDevice& device, const ProcessOutcome& outcome) {
-  std::string text = outcome.errors.find_first_not_of(" \n\r\t") == std::string::npos ? outcome.output : outcome.errors;
+  // Agents warn on standard error also when they succeed.
+  bool said_out = outcome.output.find_first_not_of(" \n\r\t") != std::string::npos;
+  bool said_error = outcome.errors.find_first_not_of(" \n\r\t") != std::string::npos;
+  bool good = !outcome.timed_out && (outcome.exit_code == 0 || outcome.exit_code == 2);
+  std::string text = (good && said_out) || !said_error ? outcome.output : outcome.errors;
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
   size_t line = text.rfind('\n');
   if (line != std::string::npos) text.erase(0, line + 1);

@@ -3,6 +3,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/sync.h"
@@ -407,6 +411,45 @@ TEST_CASE("iscsi: a silent path stalls I/O, then fails it", "[iscsi][system]") {
     tgt.Resume();
   }
   run(device->Close());
+}
+
+namespace {
+
+// Runs the program fence_pr with these lines on its standard input; its exit status.
+int RunFencePr(const std::string& lines) {
+  const char* program = getenv("FENCE_PR");
+  REQUIRE(program);
+  FILE* pipe = popen((std::string(program) + " >/dev/null 2>&1").c_str(), "w");
+  REQUIRE(pipe);
+  fputs(lines.c_str(), pipe);
+  int status = pclose(pipe);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+}  // namespace
+
+TEST_CASE("fence_pr: the program, by an administrator's hand", "[iscsi][pr][system]") {
+  Tgt tgt;
+  Reactor reactor;
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  auto survivor = Open(&reactor, tgt);
+  auto victim = Open(&reactor, tgt);
+  REQUIRE(run(survivor->Register(kKeyA)).ok());
+  REQUIRE(run(victim->Register(kKeyB)).ok());
+  REQUIRE(run(survivor->Reserve(kKeyA)).ok());
+  std::string where = "devices=" + tgt.url() + "\n";
+  CHECK(RunFencePr("action=metadata\n") == 0);
+  CHECK(RunFencePr(where + "action=monitor\n") == 0);
+  CHECK(RunFencePr(where + "action=status\nnodeid=2\n") == 0);
+  CHECK(RunFencePr(where + "action=off\n") == 1);  // whom?
+  CHECK(RunFencePr("devices=iscsi://127.0.0.1:1/iqn.x/1\naction=off\nnodeid=2\n") == 1);
+  REQUIRE(WriteText(&reactor, victim.get(), "before").ok());
+  CHECK(RunFencePr(where + "action=off\nnodeid=2\n") == 0);
+  CHECK(RunFencePr(where + "action=status\nnodeid=2\n") == 2);
+  CHECK(WriteText(&reactor, victim.get(), "after").code() == Errc::kConflict);
+  CHECK(WriteText(&reactor, survivor.get(), "survivor").ok());
+  run(survivor->Close());
+  run(victim->Close());
 }
 
 TEST_CASE("iscsi: many requests at once, cut again and again, all arrive", "[iscsi][system]") {
