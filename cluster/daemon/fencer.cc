@@ -82,16 +82,22 @@ Task<void> Fencer::Do(Life victim) {
 }
 
 Task<Status> Fencer::Fence(Life victim, std::shared_ptr<Work> work) {
-  work->doing = "claiming";
-  FenceArgs args = Args(victim);
-  ChangeFn claim = [args](const ClusterState& state) { return ClaimFencer(state, args); };
-  auto claimed = co_await Persist(parts_, claim);
-  if (!claimed.ok()) co_return claimed.error();
-  const Fencing* fencing = FindFencing(**claimed, victim);
+  StatePtr state = parts_->engine->state();
+  const Fencing* fencing = FindFencing(*state, victim);
   if (!fencing) co_return Status();
-  if (!fencing->has_token()) HF_CO_TRY(co_await Prove(victim, work));
-  HF_CO_TRY(co_await Finish(victim, work));
-  co_return Status();
+  if (!fencing->has_token() || !fencing->actions_ended()) {
+    work->doing = "claiming";
+    FenceArgs args = Args(victim);
+    ChangeFn claim = [args](const ClusterState& s) { return ClaimFencer(s, args); };
+    auto claimed = co_await Persist(parts_, claim);
+    if (!claimed.ok()) co_return claimed.error();
+    fencing = FindFencing(**claimed, victim);
+    if (!fencing) co_return Status();
+    if (!fencing->has_token()) HF_CO_TRY(co_await Prove(victim, work));
+    HF_CO_TRY(co_await EndActions(victim, work));
+  }
+  Status ended = co_await EndReaders(victim, work);
+  co_return ended;
 }
 
 Task<Status> Fencer::Prove(Life victim, std::shared_ptr<Work> work) {
@@ -201,23 +207,28 @@ Task<Result<FenceProof>> Fencer::ProveVolume(fence::Victim victim, fence::Victim
   co_return proof;
 }
 
-Task<Status> Fencer::Finish(Life victim, std::shared_ptr<Work> work) {
+Task<Status> Fencer::EndActions(Life victim, std::shared_ptr<Work> work) {
   work->doing = "waiting for the last action to end";
   if (work->run) co_await work->run->AwaitEnd();
   FenceArgs args = Args(victim);
   ChangeFn end = [args](const ClusterState& state) { return FenceActionsEnded(state, args); };
   auto ended = co_await Persist(parts_, end);
   if (!ended.ok()) co_return ended.error();
-  const Fencing* fencing = FindFencing(**ended, victim);
+  co_return Status();
+}
+
+Task<Status> Fencer::EndReaders(Life victim, std::shared_ptr<Work> work) {
+  StatePtr state = parts_->engine->state();
+  const Fencing* fencing = FindFencing(*state, victim);
   if (!fencing || fencing->readers_ended()) co_return Status();
   work->doing = "waiting for its cached readers to end";
   const Timing& t = parts_->config->timing;
   Instant seen = parts_->engine->EvictionSeenAt(victim).value_or(parts_->Now());
   co_await SleepUntil(seen + t.lease + t.lease_margin);
-  args = Args(victim);
-  ChangeFn open = [args](const ClusterState& state) { return ReadersEnded(state, args); };
+  FenceArgs args = Args(victim);
+  ChangeFn open = [args](const ClusterState& s) { return ReadersEnded(s, args); };
   auto opened = co_await Persist(parts_, open);
-  if (!opened.ok()) co_return opened.error();
+  if (!opened.ok() && opened.code() != Errc::kConflict) co_return opened.error();
   co_return Status();
 }
 

@@ -45,7 +45,8 @@ class Fencer {
   Task<void> Do(Life victim);
   Task<Status> Fence(Life victim, std::shared_ptr<Work> work);
   Task<Status> Prove(Life victim, std::shared_ptr<Work> work);
-  Task<Status> Finish(Life victim, std::shared_ptr<Work> work);
+  Task<Status> EndActions(Life victim, std::shared_ptr<Work> work);
+  Task<Status> EndReaders(Life victim, std::shared_ptr<Work> work);
   FenceArgs Args(Life victim);
   fence::Victim VictimOf(const Fencing& fencing) const;
   Task<Result<std::vector<FenceProof>>> ProveOther(Life victim, std::shared_ptr<Work> work);

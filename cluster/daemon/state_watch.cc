@@ -48,6 +48,7 @@ void StateWatch::FencingChanges(const ClusterState& state) {
     Life victim{NodeId(f.node()), Incarnation(f.incarnation())};
     const Fencing* before = last_ ? FindFencing(*last_, victim) : nullptr;
     std::string name = ToString(victim);
+    if (!last_ && f.has_token()) continue;  // an old story: somebody's timeline has it
     if (!before) {
       Instant heard;
       for (const auto& p : parts_->engine->picture().peers)
