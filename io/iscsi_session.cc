@@ -400,6 +400,7 @@ Task<Result<size_t>> IscsiSession::Execute(ScsiCommand command) {
   unsigned attentions = 0, losses = 0, busy = 0;
   for (;;) {
     if (command.control) {
+      if (state_ == IscsiState::kFenced) co_return Error(Errc::kConflict, name_ + ": this node's reservation key is gone");
       if (!logged_in_ || broken_) co_return Error(Errc::kDisconnected, name_ + ": no session");
     } else {
       auto admitted = co_await Admit();

@@ -14,6 +14,7 @@
 #include "io/iscsi_device.h"
 #include "tests/fence/tgt.h"
 #include "tests/io/block_device_contract.h"
+#include "tests/io/reservations_contract.h"
 
 namespace holdfast::fence {
 namespace {
@@ -173,6 +174,21 @@ TEST_CASE("iscsi: the Reservations contract on tgt", "[iscsi][pr][system]") {
   state = run(a->Read());
   REQUIRE(state.ok());
   CHECK(!state->reserved);  // the last registrant has left
+  run(a->Close());
+  run(b->Close());
+}
+
+TEST_CASE("iscsi: the cases that the simulated disk passes too", "[iscsi][pr][system]") {
+  Tgt tgt;
+  Reactor reactor;
+  auto a = Open(&reactor, tgt);
+  auto b = Open(&reactor, tgt);
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  auto write = [&](Reservations* session) {
+    return WriteText(&reactor, static_cast<IscsiDevice*>(session), "contract");
+  };
+  SECTION("reservations") { contract::ReservationsContract(a.get(), b.get(), run, write); }
+  SECTION("preempt") { contract::PreemptContract(a.get(), b.get(), run, write); }
   run(a->Close());
   run(b->Close());
 }
