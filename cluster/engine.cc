@@ -257,7 +257,10 @@ struct Engine::Impl {
         EvictArgs args{NewId(), self(), verdict.victims, verdict.reason};
         for (const auto& victim : verdict.victims)
           HF_LOG(LogLevel::kWarn, "cluster", "evict_proposed", {{"victim", ToString(victim)}, {"why", verdict.reason}});
-        return [args](const ClusterState& s) { return Evict(s, args); };
+        return [this, args](const ClusterState& s) -> Result<ClusterState> {
+          if (!membership.StillEvicts(args.victims)) return Error(Errc::kConflict, "the picture has changed");
+          return Evict(s, args);
+        };
       }
       case Verdict::Kind::kAdmit: {
         AdmitJoinArgs args{NewId(), self(), verdict.joiners};

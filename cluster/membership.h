@@ -52,6 +52,8 @@ class Membership {
   // Every heartbeat / 4 or so.
   Verdict Tick(Instant now);
 
+  // An eviction that waited for the register is still what we would do.
+  bool StillEvicts(const std::vector<Life>& victims) const { return split_.victims == victims; }
   bool Alive(NodeId node, Instant now) const;
   bool disk_ok(Instant now) const;
   void Fill(Picture* picture, Instant now) const;

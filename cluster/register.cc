@@ -446,7 +446,18 @@ Task<Result<StatePtr>> Register::Initialize(InitClusterArgs args, Duration limit
     };
     auto first = RunPhase(phase, "", enough, hopeless);
     bool promised = co_await std::move(first);
-    if (FindNewest(phase->answers).bytes != nullptr) co_return Error(Errc::kExists, "there is a register already");
+    if (FindNewest(phase->answers).bytes != nullptr) {
+      auto there = Parse(*FindNewest(phase->answers).bytes);
+      if (there == nullptr || there->cluster_uuid() != args.cluster_uuid)
+        co_return Error(Errc::kExists, "there is a register already");
+      // Our own, half accepted the last time round.
+      guard.Release();
+      ChangeOptions how;
+      how.limit = limit;
+      auto reading = Read(how);
+      auto result = co_await std::move(reading);
+      co_return result;
+    }
     if (promised) {
       for (auto& node : args.nodes) {
         auto it = phase->answers.find(node.id.v);

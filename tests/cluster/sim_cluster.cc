@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/log.h"
+
 namespace holdfast::cluster {
 
 using sim::SimRandom;
@@ -287,7 +289,12 @@ void SimCluster::SawState(const SimLife& life, const StatePtr& state) {
     Life victim{NodeId(entry.node()), Incarnation(entry.incarnation())};
     if (evicted_at.try_emplace(victim, world.now()).second) ++evictions;
   }
-  if (newest_ == nullptr || state->version() > newest_->version()) newest_ = state;
+  if (newest_ == nullptr || state->version() > newest_->version()) {
+    newest_ = state;
+    std::string nodes;
+    for (const auto& n : state->nodes()) nodes += " " + ToString(LifeOf(n)) + ":" + StateName(n.state());
+    HF_LOG(LogLevel::kDebug, "storm", "state", {{"version", state->version()}, {"by", life.node}, {"nodes", nodes}});
+  }
   CheckLeases();
 }
 
