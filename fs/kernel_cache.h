@@ -88,6 +88,10 @@ class KernelCache : public KernelHooks {
   bool Knows(KernelInode inode) const { return nodes_.contains(inode); }
 
   InodeNo NumberOf(KernelInode inode) const { return InodeNo(ResourceOfNode(inode).number); }
+  // Asked immediately before a page READ is answered; false: read it again.
+  bool PageReplyValid(KernelInode inode, uint64_t acquisition, LockMode mode) const {
+    return locks_.PageReplyValid(ResourceOfNode(inode), acquisition, mode);
+  }
   // Held in EX, without a break since that acquisition?
   bool HeldEx(KernelInode inode, uint64_t acquisition) const {
     Resource resource = ResourceOfNode(inode);

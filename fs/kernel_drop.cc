@@ -112,6 +112,8 @@ Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource) {
       co_await SleepFor(Milliseconds(1));
     }
   }
+  // In the same turn as the decision: a READ that is still being served must not bring a page back (PageReplyValid).
+  locks_.ClosePageWindow(resource);
   Node& node = Get(inode);
   node.pages = !node.page_requests.empty();
   node.attr = false;

@@ -184,6 +184,19 @@ size_t LockTable::AbortWaiters(Resource resource, Errc code) {
   return ended;
 }
 
+bool LockTable::PageReplyValid(Resource resource, uint64_t acquisition, LockMode mode) const {
+  auto it = locks_.find(resource);
+  if (it == locks_.end()) return false;
+  const CachedLock& lock = *it->second;
+  bool enough = Covers(lock.held, mode) || (lock.admit_page_reads && lock.held != LockMode::kNone);
+  return enough && lock.acquisition == acquisition && (!lock.stop_new || lock.page_window);
+}
+
+void LockTable::ClosePageWindow(Resource resource) {
+  auto it = locks_.find(resource);
+  if (it != locks_.end()) it->second->page_window = it->second->admit_page_reads = false;
+}
+
 void LockTable::AdmitPageReads(Resource resource) {
   auto it = locks_.find(resource);
   if (it == locks_.end() || !it->second->page_window) return;

@@ -142,6 +142,11 @@ class LockTable {
   Task<void> DemoteAll(LockType but = LockType::kNone);
   // Ends the waiting requests (page I/O excepted) with `code`: rule 1 on kernels without the epoch answers ESTALE.
   size_t AbortWaiters(Resource resource, Errc code);
+  // May a page that was read under that acquisition still be handed to the kernel? True while the lock is held in
+  // `mode`, and while it is being let go as long as the kernel's pages have not been dropped for good.
+  bool PageReplyValid(Resource resource, uint64_t acquisition, LockMode mode) const;
+  // The kernel's pages are dropped: from now on no page may come into its cache before the lock is held again.
+  void ClosePageWindow(Resource resource);
   // While the lock is being let go: waiting page READs are served under what is held (rule 2, large folios).
   void AdmitPageReads(Resource resource);
   // Wakes waiters whose `interrupted` flag is set.

@@ -7,7 +7,6 @@
 #include "fs/journal.h"
 #include "fs/meta_cache.h"
 #include "fs/recovery_driver.h"
-#include "fs/orphans.h"
 #include "fs/replay.h"
 #include "fs/vfs_core.h"
 
@@ -142,7 +141,7 @@ Task<Status> Mount::Adopt(MountNo journal) {
   if (!guard.ok()) co_return guard.error();
   Status returned = co_await allocator_->ReturnClaims(journal);
   if (!returned.ok()) co_return returned;
-  Status adopted = co_await vfs_->core().orphans->Adopt(journal);
+  Status adopted = co_await vfs_->AdoptOrphans(journal);
   guard->Release();
   co_await locks_->Demote(JournalResource(journal), LockMode::kNone);
   HF_LOG(LogLevel::kInfo, "recovery", "adopted", {{"journal", journal}, {"ok", adopted.ok()}});

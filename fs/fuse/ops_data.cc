@@ -112,8 +112,11 @@ Task<void> DoRead(FuseServer* s, Request r, std::optional<PageRequest> pages, Fi
     auto result = co_await s->vfs().Read(inode, offset, buffer.span().subspan(0, size), options);
     read = std::move(result);
     if (s->Suspended()) co_await s->AwaitLease();
-    // Opened for writing while we read under PR: such a page must not come into the cache.
-    if (!read.ok() || !options.page_io || options.mode == s->cache().PageReadMode(inode)) break;
+    if (!read.ok() || !options.page_io) break;
+    // Opened for writing while we read under PR, or the lock has gone meanwhile: such a page must not come into the
+    // kernel's cache.
+    bool mode_holds = options.mode == s->cache().PageReadMode(inode);
+    if (mode_holds && s->cache().PageReplyValid(inode, read->acquisition, options.mode)) break;
   }
   if (read.ok()) {
     r.Buffer(buffer.data(), read->bytes);

@@ -21,6 +21,7 @@ class ModelKernel : public Kernel {
     uint64_t value = 0;  // what the directory said: 0 = absent
     uint64_t epoch = 0;
     bool keep = false;
+    uint64_t dentry = 0;  // grows when a local operation puts another one in its place
   };
   struct Inode {
     bool known = false;  // the reply of its first LOOKUP was used
@@ -46,7 +47,7 @@ class ModelKernel : public Kernel {
     if (!i.known) co_return Errc::kNotFound;
     i.attr_kept = false;
     i.attr_version = NextVersion();
-    if (offset >= 0) {
+    if (offset >= 0 && offset < 4096) {  // the model's files have one page
       Mutex::Guard locked = co_await i.page_lock.Lock();
       i.page = false;
     }
