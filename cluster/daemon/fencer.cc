@@ -58,12 +58,18 @@ void Fencer::Look() {
   StatePtr state = parts_->engine->state();
   Life self = parts_->engine->self();
   if (!state || self.incarnation.v == 0) return;
+  auto alive = [this](NodeId node) { return node == parts_->self->id || parts_->engine->PeerAlive(node); };
   for (const Fencing& f : state->fencing()) {
     Life victim{NodeId(f.node()), Incarnation(f.incarnation())};
-    if (works_.contains(victim) || victim == self) continue;
-    bool over = f.has_token() && f.actions_ended() && f.readers_ended();
-    if (over) continue;
-    NodeId fencer = FencerFor(*state, victim, [this](NodeId node) { return node == parts_->self->id || parts_->engine->PeerAlive(node); });
+    if (victim == self || (f.has_token() && f.actions_ended() && f.readers_ended())) continue;
+    NodeId fencer = FencerFor(*state, victim, alive);
+    auto at_it = works_.find(victim);
+    if (at_it != works_.end()) {
+      // The node is back and can prove its former life gone itself; ours has not succeeded yet and might hit the new one.
+      auto& run = at_it->second->run;
+      if (fencer == victim.node && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(fencer) + " is back");
+      continue;
+    }
     if (fencer != parts_->self->id) continue;
     works_[victim] = std::make_shared<Work>();
     parts_->scope->Spawn(Do(victim));
@@ -142,7 +148,14 @@ Task<Result<std::vector<FenceProof>>> Fencer::ProveOther(Life victim, std::share
   fence::StepSink sink = [this, victim](const fence::FenceStep& step) { OnStep(victim, step); };
   work->run = domain_->Fence(target, methods, sink);
   auto proofs = co_await work->run->AwaitProof();
-  if (!proofs.ok()) co_return proofs.error();
+  if (!proofs.ok()) {
+    // Given up: only when no action runs any more may another take over.
+    co_await work->run->AwaitEnd();
+    FenceArgs args = Args(victim);
+    ChangeFn resign = [args](const ClusterState& s) { return ResignFencer(s, args); };
+    (void)co_await Persist(parts_, resign);
+    co_return proofs.error();
+  }
   std::vector<FenceProof> out;
   for (const auto& p : *proofs) {
     if (!p.sufficient) continue;

@@ -4,6 +4,7 @@ cluster; one is killed, evicted, fenced, and comes back; one is stopped and fenc
 one goes on alone. Then with members of a lockspace that are no mounts (lockspace_member.cc): join, leave, death, withdraw, replay,
 death of holdfastd alone, clean stop. At last an evicted node that lives on. Needs no root. Everything is below one temporary
 folder; only processes started here are ended."""
+import contextlib
 import json
 import os
 import shutil
@@ -161,7 +162,7 @@ class Member:
 
 
 class Cluster:
-    def __init__(self, count, agent="fence_local"):
+    def __init__(self, count, agent="fence_local", token=1000):
         self.members = []
         self.folder = tempfile.mkdtemp(prefix="hf-daemons-")
         self.image = self.folder + "/volume.img"
@@ -170,7 +171,8 @@ class Cluster:
         self.nodes = [Node(self, i + 1) for i in range(count)]
         ports = free_ports(count)
         lines = ['<cluster name="test" config_version="1">', f'<quorumd device="{self.image}" votes="{count - 1}"/>',
-                 '<fence_daemon post_join_delay="2"/>', "<clusternodes>"]
+                 '<fence_daemon post_join_delay="2"/>',
+                 f'<totem token="{token}"/>', "<clusternodes>"]
         for node, port in zip(self.nodes, ports):
             key = node.key.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
             lines.append(f'<clusternode name="{node.name}" nodeid="{node.number}" addr="127.0.0.1" port="{port}" public_key="{key}"><fence>'
@@ -340,24 +342,38 @@ def a_node_dies_with_its_member(cluster, m1):
     cluster.await_members([c])
 
 
-def holdfastd_alone_dies(cluster, m1):
-    """Its mounts are told, and until they have given up the volume its next life is no member."""
-    b = cluster.nodes[1]
-    m2 = Member(cluster, b)
-    m2.join()
-    b.kill()
-    m2.await_event("daemon_lost")
-    b.start()
-    wait_until("the wait for the former life's mount in status",
-               lambda: any(f.get("node") == "n2" and f["state"] == "fencing" for f in (b.status().get("fencing") or [])))
-    time.sleep(0.5)  # long enough for a wrong admission to show
-    expect(b.status()["state"] != "member", "it was admitted while a former mount could write")
-    wait_until("the end of the former mount's lease", lambda: m2.ask("lease") == "expired", 3)
-    m2.kill()
-    cluster.await_members([b])
-    view = m1.await_view("the former life's mount as a fenced victim", lambda v: victims(v) and victims(v)[0]["fenced"])
-    m1.replay(victims(view)[0])
-    m1.await_view("nothing owed", lambda v: not victims(v))
+@contextlib.contextmanager
+def another_cluster(*args, **kwargs):
+    cluster = Cluster(*args, **kwargs)
+    failed = True
+    try:
+        form(cluster)
+        yield cluster
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
+def holdfastd_alone_dies():
+    """Its mounts are told, and until they have given up the volume its next life is no member. (With the default token the others
+    would evict and kill a holdfastd that comes back after more than a second.)"""
+    with another_cluster(3, token=5000) as cluster:
+        m1, m2 = Member(cluster, cluster.nodes[0]), Member(cluster, cluster.nodes[1])
+        m1.join()
+        m2.join()
+        b = cluster.nodes[1]
+        b.kill()
+        m2.await_event("daemon_lost")
+        b.start()
+        wait_until("the wait for the former life's mount in status",
+                   lambda: any(f.get("node") == "n2" and f["state"] == "fencing" for f in (b.status().get("fencing") or [])))
+        wait_until("the end of the former mount's lease", lambda: m2.ask("lease") == "expired", 12)
+        expect(b.status()["state"] != "member", "it was admitted while a former mount could write")
+        m2.kill()
+        cluster.await_members([b])
+        view = m1.await_view("the former life's mount as a fenced victim", lambda v: victims(v) and victims(v)[0]["fenced"])
+        m1.replay(victims(view)[0])
+        m1.await_view("nothing owed", lambda v: not victims(v), 20)
 
 
 def cold_start_owes_a_journal(cluster, m1):
@@ -366,7 +382,8 @@ def cold_start_owes_a_journal(cluster, m1):
     m1.kill()
     for node in cluster.nodes:
         node.start()
-    m = Member(cluster, cluster.nodes[1])
+    wait_until("holdfastd's answer on n2", cluster.nodes[1].status)
+    m = Member(cluster, cluster.nodes[1])  # before there is a quorum: the join waits
     joined = m.join()
     expect(len(joined["members"]) == 1 and len(joined["victims"]) == 1, "the first mount after a cold start does not see what is owed")
     view = m.await_view("a fenced victim", lambda v: victims(v) and victims(v)[0]["fenced"])
@@ -386,34 +403,37 @@ def clean_stop_asks_mounts(cluster, m):
     cluster.await_members([m.node])
 
 
-def evicted_but_alive(_):
-    """A fence device that says 'off' and does nothing: the evicted node lives on, learns of it, and joins again by itself."""
+def evicted_but_alive(device_works):
+    """A fence device that says 'off' and does nothing, or one that always fails: the evicted node lives on, learns of it, and joins
+    again by itself; where fencing has not succeeded it proves its former life gone itself."""
     folder = tempfile.mkdtemp(prefix="hf-agent-")
     agent = folder + "/fence_nothing"
+    actions = "".join(f'<action name="{a}"/>' for a in ("on", "off", "status", "monitor", "metadata"))
     with open(agent, "w") as f:
-        f.write("#!/bin/sh\nwhile read line; do case $line in action=*) action=${line#action=};; esac; done\n"
-                f"case $action in status|monitor) [ -e {folder}/off ] && exit 2; exit 0;; off) touch {folder}/off; exit 0;; *) exit 0;; esac\n")
+        f.write(f"""#!/bin/sh
+while read line; do case $line in action=*) action=${{line#action=}};; esac; done
+case $action in
+metadata) echo '<resource-agent name="fence_nothing"><parameters/><actions>{actions}</actions></resource-agent>';;
+off) {"touch " + folder + "/off" if device_works else "exit 1"};;
+status|monitor) [ -e {folder}/off ] && exit 2; exit 0;;
+esac
+""")
     os.chmod(agent, 0o700)
-    cluster = Cluster(3, agent)
-    failed = True
     try:
-        form(cluster)
-        a, b, c = cluster.nodes
-        m = Member(cluster, c)
-        m.join()
-        before = a.sees(c)[1]
-        c.process.send_signal(signal.SIGSTOP)
-        wait_until("eviction", lambda: a.sees(c)[0] in ("evicted", "fenced"))
-        time.sleep(2.5)  # the lease of the stopped one ends by itself
-        expect(m.ask("lease") == "expired", "a stopped holdfastd's lease did not end")
-        c.process.send_signal(signal.SIGCONT)
-        m.await_event("evicted")
-        m.kill()
-        wait_until("a new life of n3", lambda: a.sees(c)[0] == "member" and a.sees(c)[1] > before, 20)
-        expect(c.process.poll() is None, "holdfastd ended instead of joining again")
-        failed = False
+        with another_cluster(3, agent) as cluster:
+            a, _, c = cluster.nodes
+            m = Member(cluster, c)
+            m.join()
+            before = a.sees(c)[1]
+            c.process.send_signal(signal.SIGSTOP)
+            wait_until("eviction", lambda: a.sees(c)[0] in ("evicted", "fenced"))
+            wait_until("the end of a stopped holdfastd's lease", lambda: m.ask("lease") == "expired", 4)
+            c.process.send_signal(signal.SIGCONT)
+            m.await_event("evicted")
+            m.kill()
+            wait_until("a new life of n3", lambda: a.sees(c)[0] == "member" and a.sees(c)[1] > before, 20)
+            expect(c.process.poll() is None, "holdfastd ended instead of joining again")
     finally:
-        cluster.close(failed)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -427,10 +447,10 @@ def main():
              ("cold start", lambda: cold_start(cluster)), ("last man standing", lambda: last_man_standing(cluster)),
              ("members of a lockspace", lambda: last.append(members_join_and_die(cluster))),
              ("a node dies with its member", lambda: a_node_dies_with_its_member(cluster, last[-1])),
-             ("holdfastd alone dies", lambda: holdfastd_alone_dies(cluster, last[-1])),
+             ("holdfastd alone dies", lambda: holdfastd_alone_dies()),
              ("cold start with an owed journal", lambda: last.append(cold_start_owes_a_journal(cluster, last[-1]))),
              ("clean stop", lambda: clean_stop_asks_mounts(cluster, last[-1])),
-             ("evicted but alive", lambda: evicted_but_alive(cluster))]
+             ("evicted but alive", lambda: evicted_but_alive(True)), ("evicted, fencing fails, node returns", lambda: evicted_but_alive(False))]
     only = sys.argv[1:]
     try:
         for name, case in cases:
