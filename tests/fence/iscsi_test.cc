@@ -468,6 +468,43 @@ TEST_CASE("fence_pr: the program, by an administrator's hand", "[iscsi][pr][syst
   run(victim->Close());
 }
 
+TEST_CASE("iscsi: somebody else's drains cost a healthy session nothing but time", "[iscsi][slow][system]") {
+  Tgt tgt({.slow_ms = 5});
+  Reactor reactor;
+  auto device = Open(&reactor, tgt);
+  auto other = Open(&reactor, tgt);
+  int done = 0;
+  bool over = false;
+  auto drains = [](IscsiDevice* d, int* count, bool* flag) -> Task<void> {
+    for (int i = 0; i < 1000 && *count < 300; i++) {
+      auto status = co_await d->Drain();
+      CHECK(status.ok());
+      co_await SleepFor(Milliseconds(1));
+    }
+    *flag = true;
+  };
+  auto slow_writes = [](IscsiDevice* d, int* count) -> Task<void> {
+    for (int i = 0; i < 50; i++) {
+      AlignedBuffer block = Text(("SLOWIO " + std::to_string(i)).c_str());
+      auto status = co_await d->Write((8000 + static_cast<uint64_t>(i)) * kBlockSize, block.span(), WriteFlags::kNone);
+      CHECK(status.ok());
+    }
+    ++*count;
+  };
+  {
+    ExecutorTurn turn(&reactor);
+    Detach(drains(other.get(), &done, &over));
+    for (int i = 0; i < 8; i++) Detach(slow_writes(device.get(), &done));
+  }
+  reactor.RunTask(contract::ManyAtOnce(device.get(), 292, &done));
+  reactor.RunTask(Until(&over));
+  CHECK(done == 300);
+  CHECK(device->session().logins() == 1);
+  for (int i = 0; i < 50; i++) CHECK(tgt.TextAt((8000 + static_cast<uint64_t>(i)) * kBlockSize) == "SLOWIO " + std::to_string(i));
+  reactor.RunTask(device->Close());
+  reactor.RunTask(other->Close());
+}
+
 TEST_CASE("iscsi: many requests at once, cut again and again, all arrive", "[iscsi][system]") {
   Tgt tgt;
   Reactor reactor;
