@@ -539,6 +539,9 @@ StatusTree Engine::Dump() const {
 }
 
 NodeId FencerFor(const ClusterState& state, Life victim, const std::function<bool(NodeId)>& alive) {
+  // Who has begun goes on: nobody else may, until it is evicted or resigns.
+  const Fencing* entry = FindFencing(state, victim);
+  if (entry != nullptr && entry->fencer_node() != 0) return NodeId(entry->fencer_node());
   const Node* own = FindNode(state, victim.node);
   if (own != nullptr && own->incarnation() > victim.incarnation.v && (own->state() == JOINING || own->state() == MEMBER) &&
       alive(victim.node))

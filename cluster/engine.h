@@ -157,7 +157,7 @@ class Engine {
   std::unique_ptr<Impl> impl_;
 };
 
-// Who shall fence this victim: the node itself, if a newer life of it is up (it alone can prove a former life gone without
+// Who shall fence this victim: the fencer that the register names (it goes on, or resigns); else the node itself, if a newer life of it is up (it alone can prove a former life gone without
 // harm to the new one), else the lowest living member. 0: nobody can now.
 NodeId FencerFor(const ClusterState& state, Life victim, const std::function<bool(NodeId)>& alive);
 

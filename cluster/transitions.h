@@ -167,7 +167,8 @@ struct LockspaceJoinArgs {
   std::string address;
   uint32_t mounts_max = 0;  // kNoSpace: all numbers below it are in use or owed
 };
-// The lowest mount number that is neither used nor owed. Find the result with FindLockspaceMember.
+// The lowest mount number that is neither used nor owed. Find the result with FindLockspaceMember (it may be missing from
+// a state that is newer than the join: evicted meanwhile).
 Result<ClusterState> LockspaceJoin(const ClusterState& state, const LockspaceJoinArgs& args);
 const LockspaceMember* FindLockspaceMember(const ClusterState& state, const std::string& name, const MemberId& id);
 
