@@ -20,7 +20,7 @@ Status NodeView::Check(std::span<const std::byte> bytes, NodeKind kind, NodeOwne
   size_t used = 0;
   for (unsigned i = 0; i < h.count; ++i) {
     const DiskSlot& s = node.slots()[i];
-    if (s.offset < h.heap || s.offset + s.length > bytes.size() || s.length > kRecordBytesMax)
+    if ((s.length > 0 && s.offset < h.heap) || s.offset + s.length > bytes.size() || s.length > kRecordBytesMax)
       return Error(Errc::kCorrupt, "tree record outside its node");
     if (i > 0 && node.key(i - 1) >= s.key) return Error(Errc::kCorrupt, "tree keys out of order");
     if (h.level > 0 && s.length != sizeof(Le64)) return Error(Errc::kCorrupt, "tree pointer of the wrong size");
