@@ -68,11 +68,9 @@ struct ReportEntry {
   LockId lock;
   Mode granted = Mode::kIV;     // the lesser of granted and requested
   bool under_recovery = false;  // granted by RECOVERY through a closed gate: proves nothing
-  bool value_written = false;   // `value` belongs to a write that has no answer yet
   std::optional<ValueBlock> value;
   uint64_t term = 0;            // kMastered
   RangeArgs range;              // kRange
-  bool soft = false;            // kRange: exclusive, but a change to shared may already have been granted
 };
 
 struct Message {

@@ -82,6 +82,17 @@ bool RangeTable::HoldsAll(const MemberId& member, const RangeArgs& r) const {
   return false;
 }
 
+void RangeTable::Soften(const MemberId& member, const RangeArgs& r) {
+  std::vector<RangeArgs> shared;
+  for (const HeldRange& h : held_) {
+    if (h.type != RangeType::kExclusive || !SameOwner(h, member, r) || !Overlap(h, r)) continue;
+    RangeArgs piece{h.space, h.owner, h.handle, h.pid, std::max(h.start, r.start), std::min(h.end, r.end)};
+    piece.type = RangeType::kShared;
+    shared.push_back(piece);
+  }
+  for (const RangeArgs& piece : shared) Apply(member, piece);
+}
+
 bool DropMatches(const RangeArgs& what, RangeSpace space, const RangeOwner& owner, uint64_t handle) {
   if (what.drop == DropWhat::kHandle) return handle == what.handle;
   return space == what.space && owner == what.owner;

@@ -33,6 +33,8 @@ class RangeTable {
   std::optional<HeldRange> FindConflict(const MemberId& member, const RangeArgs& range) const;
   // Is the whole range held by this owner (in whatever type)? Then setting kShared on it only gives up rights.
   bool HoldsAll(const MemberId& member, const RangeArgs& range) const;
+  // What this owner holds exclusively within the range becomes shared.
+  void Soften(const MemberId& member, const RangeArgs& range);
   void Drop(const MemberId& member, const RangeArgs& what);  // by what.drop
   void DropMember(const MemberId& member);
 

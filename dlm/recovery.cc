@@ -138,14 +138,15 @@ void Recovery::RebuildResource(const ResourceName& name, const std::vector<std::
   RebuildRanges(r, entries);
 }
 
-// Kept if a survivor holds CW or more with a copy, or was just writing it; the highest number wins. Else not valid.
+// Kept if a survivor holds CW or more with a copy; the highest number wins. Else not valid: also a write that has no answer
+// yet may have been granted, and overwritten by the dead.
 void Recovery::RebuildValue(Resource& r, const std::vector<std::pair<MemberId, ReportEntry>>& entries) {
   const ValueBlock* best = nullptr;
   uint64_t highest = 0;
   for (const auto& [from, e] : entries) {
     if (!e.value) continue;
     highest = std::max(highest, e.value->number);
-    bool counts = KeepsValue(e.granted) || e.value_written || MutantIs(Mutant::kKeepsValueUnderCr);
+    bool counts = KeepsValue(e.granted) || MutantIs(Mutant::kKeepsValueUnderCr);
     if (counts && e.value->valid && (!best || e.value->number > best->number)) best = &*e.value;
   }
   if (best) {
@@ -157,17 +158,12 @@ void Recovery::RebuildValue(Resource& r, const std::vector<std::pair<MemberId, R
 }
 
 void Recovery::RebuildRanges(Resource& r, const std::vector<std::pair<MemberId, ReportEntry>>& entries) {
-  std::vector<std::pair<MemberId, RangeArgs>> soft;
   for (const auto& [from, e] : entries) {
     if (e.what != ReportEntry::What::kRange) continue;
     if (!r.ranges) r.ranges = std::make_unique<RangeQueue>();
-    if (e.soft) soft.emplace_back(from, e.range);
-    else r.ranges->table.Apply(from, e.range);
-  }
-  // Exclusive, or already shared by a grant that was lost: if somebody shares it, it was.
-  for (auto& [from, range] : soft) {
-    if (r.ranges->table.FindConflict(from, range)) range.type = RangeType::kShared;
-    r.ranges->table.Apply(from, range);
+    HF_DLM_INVARIANT(!r.ranges->table.FindConflict(from, e.range), "%s: ranges reported by %s conflict", r.name.ToString().c_str(),
+                     ToString(from).c_str());
+    r.ranges->table.Apply(from, e.range);
   }
 }
 

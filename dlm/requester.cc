@@ -260,7 +260,6 @@ void Requester::Cancel(LockId id) {
   auto it = locks_.find(id);
   if (it == locks_.end() || it->second.op == 0) return;
   Op& op = ops_.find(it->second.op)->second;
-  if (op.kind == Kind::kUnlock || (op.kind == Kind::kConvert && IsDownConvert(op.before, op.mode))) return;
   op.cancel_wanted = true;
   TryCancel(op.id);
 }
@@ -270,6 +269,12 @@ void Requester::TryCancel(uint64_t id) {
   auto it = ops_.find(id);
   if (it == ops_.end()) return;
   Op& op = it->second;
+  // What only gives something up never waits, and has already happened here.
+  bool down = op.kind == Kind::kConvert && IsDownConvert(op.before, op.mode);
+  if (down || op.gives_up || op.kind == Kind::kUnlock) {
+    op.cancel_wanted = false;
+    return;
+  }
   if (op.state == OpState::kQueued) {
     if (!c_.running) return;  // sent again after the barrier
     Message m(Kind::kCancel, op.name);

@@ -80,6 +80,7 @@ class Requester {
     OpState state = OpState::kUnsent;
     bool ever_sent = false;
     bool cancel_wanted = false;
+    bool gives_up = false;     // a range operation that only gives up rights: never cancelled
     Errc cancel_reason = Errc::kCancelled;
     Mode mode = Mode::kIV;
     Mode before = Mode::kIV;   // granted when it started
@@ -111,8 +112,8 @@ class Requester {
   void LearnMaster(const ResourceName& name, const MemberId& master);
   bool MasterStands(const MemberId& master, Generation reported,
                     const std::function<uint64_t(const MemberId&)>& rebuilt) const;
-  void ReportRanges(const ResourceName& name, const RangeHome& home, const MemberId& to,
-                    const std::function<void(const MemberId&, ReportEntry)>& emit) const;
+  void ReportRanges(const ResourceName& name, RangeHome& home, const MemberId& to,
+                    const std::function<void(const MemberId&, ReportEntry)>& emit);
   void DropEmptyHome(const ResourceName& name);
 
   Context& c_;

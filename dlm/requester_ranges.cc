@@ -16,6 +16,7 @@ Result<uint64_t> Requester::RangeSet(const ResourceName& name, const RangeArgs& 
     bool only_less = range.type == RangeType::kUnlock ||
                      (range.type == RangeType::kShared && home->second.table.HoldsAll(c_.self, range));
     if (only_less) home->second.table.Apply(c_.self, range);
+    op.gives_up = only_less;
   }
   uint64_t number = op.id;
   SendOp(op);
@@ -67,7 +68,7 @@ std::vector<ResourceName> Requester::RangeNames() const {
 void Requester::RangeCancel(uint64_t token) {
   if (token == 0) return;
   for (auto& [id, op] : ops_) {
-    if (op.kind != Kind::kRangeSet || op.token != token) continue;
+    if (op.kind != Kind::kRangeSet || op.token != token || op.gives_up) continue;
     op.cancel_wanted = true;
     TryCancel(id);
     return;
@@ -87,7 +88,10 @@ Errc Requester::FinishRangeOp(Op& op, const MemberId& from, const Message& m) {
   home.master = from;
   home.reported = Generation(0);
   RangeTable before = home.table;
-  home.table.Apply(c_.self, *op.range);
+  // What gave something up was applied when it was asked for; meanwhile its owner may have given up more.
+  if (!op.gives_up) home.table.Apply(c_.self, *op.range);
+  else if (op.range->type == RangeType::kShared) home.table.Soften(c_.self, *op.range);
+  else home.table.Apply(c_.self, *op.range);
   bool undo = op.cancel_wanted && op.range->type != RangeType::kUnlock;
   if (undo) UndoLateRange(op, before);
   DropEmptyHome(op.name);

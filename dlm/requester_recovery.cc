@@ -46,7 +46,6 @@ void Requester::Report(const std::function<uint64_t(const MemberId&)>& rebuilt,
     if (lock.value) e.value = *lock.value;
     if (lock.op != 0) {
       const Op& op = ops_.find(lock.op)->second;
-      e.value_written = op.value != nullptr;
       if (MutantIs(Mutant::kReportsGranted)) e.granted = op.before;
     }
     emit(lock.master, std::move(e));
@@ -62,26 +61,22 @@ void Requester::Report(const std::function<uint64_t(const MemberId&)>& rebuilt,
   }
 }
 
-// What we certainly still hold, once every operation under way that gives something up counts as done.
-void Requester::ReportRanges(const ResourceName& name, const RangeHome& home, const MemberId& to,
-                             const std::function<void(const MemberId&, ReportEntry)>& emit) const {
-  RangeTable table = home.table;
-  std::vector<const RangeArgs*> to_shared;
+// What we certainly still hold, once every operation under way that gives something up counts as done. A change to shared
+// may already have been granted, and others let in: its exclusive parts are shared from now on, also here.
+void Requester::ReportRanges(const ResourceName& name, RangeHome& home, const MemberId& to,
+                             const std::function<void(const MemberId&, ReportEntry)>& emit) {
   for (const auto& [id, op] : ops_) {
     if (op.name != name) continue;
-    if (op.kind == Kind::kRangeDrop && op.range) table.Drop(c_.self, *op.range);
+    if (op.kind == Kind::kRangeDrop && op.range) home.table.Drop(c_.self, *op.range);
     if (op.kind != Kind::kRangeSet) continue;
-    if (op.range->type == RangeType::kUnlock) table.Apply(c_.self, *op.range);
-    if (op.range->type == RangeType::kShared) to_shared.push_back(op.range.get());
+    if (op.range->type == RangeType::kUnlock) home.table.Apply(c_.self, *op.range);
+    if (op.range->type == RangeType::kShared) home.table.Soften(c_.self, *op.range);
   }
-  for (const HeldRange& h : table.held()) {
+  for (const HeldRange& h : home.table.held()) {
     ReportEntry e;
     e.what = ReportEntry::What::kRange;
     e.name = name;
     e.range = {h.space, h.owner, h.handle, h.pid, h.start, h.end, h.type, false, DropWhat::kOwner};
-    e.soft = h.type == RangeType::kExclusive && std::any_of(to_shared.begin(), to_shared.end(), [&](const RangeArgs* r) {
-               return r->space == h.space && r->owner == h.owner && r->start <= h.end && h.start <= r->end;
-             });
     emit(to, std::move(e));
   }
 }

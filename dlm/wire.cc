@@ -50,11 +50,9 @@ void Put(wire::ReportEntry* w, const ReportEntry& e) {
   w->set_lock(e.lock.v);
   w->set_granted(static_cast<int32_t>(e.granted));
   w->set_under_recovery(e.under_recovery);
-  w->set_value_written(e.value_written);
   if (e.value) Put(w->mutable_value(), *e.value);
   w->set_term(e.term);
   if (e.what == ReportEntry::What::kRange) Put(w->mutable_range(), e.range);
-  w->set_soft(e.soft);
 }
 bool Get(const wire::ReportEntry& w, ReportEntry* e) {
   if (w.what() < 1 || w.what() > 3 || w.name().empty() || w.name().size() > kMaxNameBytes) return false;
@@ -64,11 +62,9 @@ bool Get(const wire::ReportEntry& w, ReportEntry* e) {
   if (e->what == ReportEntry::What::kLock && !IsMode(w.granted())) return false;
   if (e->what == ReportEntry::What::kLock) e->granted = static_cast<Mode>(w.granted());
   e->under_recovery = w.under_recovery();
-  e->value_written = w.value_written();
   if (w.has_value() && !Get(w.value(), &e->value.emplace())) return false;
   e->term = w.term();
   if (e->what == ReportEntry::What::kRange && !Get(w.range(), &e->range)) return false;
-  e->soft = w.soft();
   return true;
 }
 

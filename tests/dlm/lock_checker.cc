@@ -5,7 +5,7 @@ namespace {
 std::string Say(const MemberId& m, Mode mode) { return ToString(m) + " " + std::string(ModeName(mode)); }
 }  // namespace
 
-void LockChecker::Granted(const MemberId& life, LockId lock, const ResourceName& name, Mode mode, bool recovery) {
+void LockChecker::Granted(const MemberId& life, LockId lock, const ResourceName& name, Mode mode, Generation asked_in) {
   if (Fenced(life)) return;
   for (const auto& [who, held] : held_[name]) {
     const auto& [other, other_lock] = who;
@@ -19,7 +19,8 @@ void LockChecker::Granted(const MemberId& life, LockId lock, const ResourceName&
              (victim ? " (not fenced)" : ""));
       continue;
     }
-    if (recovery) continue;
+    // Both may have been granted by a master that did not know of the failure yet.
+    if (Compatible(held, mode) && asked_in < evicted_in_[other]) continue;
     if (!victim->replayed && MayWrite(held))
       Fail("freeze: " + name.ToString() + ": " + Say(life, mode) + " granted, dead " + Say(other, held) + " not replayed");
     if (!victim->readers_ended && MayCacheReads(held) && !Compatible(mode, Mode::kPR))
@@ -27,8 +28,8 @@ void LockChecker::Granted(const MemberId& life, LockId lock, const ResourceName&
   }
 }
 
-void LockChecker::ValueRead(const ResourceName& name, Mode mode, const ValueBlock& value) {
-  if (!KeepsValue(mode) || !value.valid) return;
+void LockChecker::ValueRead(const MemberId& life, const ResourceName& name, Mode mode, const ValueBlock& value) {
+  if (Fenced(life) || !KeepsValue(mode) || !value.valid) return;
   uint64_t got = PayloadOf(value.bytes), want = latest_[name];
   if (got != want)
     Fail("value: " + name.ToString() + ": read " + std::to_string(got) + ", last written " + std::to_string(want));
@@ -55,8 +56,8 @@ void LockChecker::CheckRanges(const ResourceName& name) {
       bool overlap = a.start <= b.end && b.start <= a.end;
       bool exclusive = a.type == RangeType::kExclusive || b.type == RangeType::kExclusive;
       if (!same && overlap && exclusive && a.space == b.space)
-        Fail("ranges: " + name.ToString() + ": " + ToString(a.member) + " and " + ToString(b.member) + " at " +
-             std::to_string(std::max(a.start, b.start)));
+        Fail("ranges: " + name.ToString() + ": " + ToString(a.member) + " owner " + std::to_string(a.owner.key) + " and " +
+             ToString(b.member) + " owner " + std::to_string(b.owner.key) + " at " + std::to_string(std::max(a.start, b.start)));
     }
 }
 

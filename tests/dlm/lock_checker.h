@@ -32,10 +32,13 @@ class LockChecker {
     if (mode == Mode::kIV) holders.erase({life, lock});
     else holders[{life, lock}] = mode;
   }
-  // A grant (upwards or first) just arrived at `life`.
-  void Granted(const MemberId& life, LockId lock, const ResourceName& name, Mode mode, bool recovery);
-  void ValueRead(const ResourceName& name, Mode mode, const ValueBlock& value);
-  void ValueWritten(const ResourceName& name, uint64_t payload) { latest_[name] = payload; }
+  void EvictedIn(const MemberId& victim, Generation generation) { evicted_in_[victim] = generation; }
+  // A grant (upwards or first) just arrived at `life`, for what it asked in that generation.
+  void Granted(const MemberId& life, LockId lock, const ResourceName& name, Mode mode, Generation asked_in);
+  void ValueRead(const MemberId& life, const ResourceName& name, Mode mode, const ValueBlock& value);
+  void ValueWritten(const MemberId& life, const ResourceName& name, uint64_t payload) {
+    if (!Fenced(life)) latest_[name] = payload;
+  }
   static uint64_t PayloadOf(const ValueBytes& bytes) {
     uint64_t payload;
     memcpy(&payload, bytes.data(), sizeof payload);
@@ -61,6 +64,7 @@ class LockChecker {
   std::map<ResourceName, std::map<std::pair<MemberId, LockId>, Mode>> held_;
   std::map<ResourceName, std::map<MemberId, std::vector<HeldRange>>> ranges_;
   std::map<ResourceName, uint64_t> latest_;
+  std::map<MemberId, Generation> evicted_in_;
 };
 
 }  // namespace holdfast::dlm

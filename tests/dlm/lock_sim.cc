@@ -180,8 +180,14 @@ std::string LockSim::FinalCheck() {
 
 std::string LockSim::DumpAll() const {
   std::string text;
+  for (const Victim& v : register_.view().victims)
+    text += "  victim " + ToString(v.id) + (v.fenced ? " fenced" : "") + (v.replayed ? " replayed" : "") + (v.readers_ended ? " readers ended" : "") + "\n";
   for (const auto& [id, life] : lives_) {
     if (life->dead) continue;
+    for (const ResourceName& name : life->core->requester().RangeNames())
+      for (const HeldRange& h : life->core->requester().Ranges(name)->held())
+        text += "  " + ToString(id) + " has on " + name.ToString() + " range " + std::to_string(h.start) + "-" + std::to_string(h.end) + " owner " +
+                std::to_string(h.owner.key) + " handle " + std::to_string(h.handle) + " type " + std::to_string(static_cast<int>(h.type)) + "\n";
     LockSpaceDump d = life->core->Dump();
     text += "  " + ToString(id) + (life->evicted ? " evicted" : "") + " gen " + std::to_string(d.generation.v) + " " + d.state +
             (d.gate1_closed ? " gate1" : "") + (d.gate2_closed ? " gate2" : "") + "\n";

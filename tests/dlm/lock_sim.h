@@ -83,10 +83,10 @@ class LockSim {
   void StartUnlock(Life& life, Client& client);
   void Done(Life& life, const Upcall& up);
   void LockDone(Life& life, Client& client, const Upcall& up);
-  void RangeDone(Life& life, Client& client, const Upcall& up);
+  void RangeDone(Client& client, const Upcall& up);
   void Blocking(Life& life, const Upcall& up);
   void AppArrived(Life& life, const Upcall& up);
-  std::optional<ValueBytes> NextValue(const ResourceName& name);
+  std::optional<ValueBytes> NextValue(Life& life, const ResourceName& name);
   void Sync(Life& life, const Client& client);
   void SyncRanges(Life& life, const ResourceName& name);
   ResourceName NameOf(uint64_t i) const { return ResourceName("r" + std::to_string(i)); }
@@ -124,6 +124,7 @@ struct LockSim::Client {
   Flags flags = Flags::kNone;
   bool unlocking = false;
   Instant since;
+  Generation asked_in;
   RangeArgs range;
   bool setting = false;  // the operation under way is a RangeSet
   uint64_t token = 0;

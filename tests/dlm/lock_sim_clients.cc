@@ -25,7 +25,9 @@ void LockSim::Wake(Life& life, size_t client, Duration in) {
 void LockSim::Act(Life& life, Client& client) {
   auto& random = world_.random();
   Duration next = random.Between(Microseconds(300), Milliseconds(15));
-  if (life.core->withdrawn()) return;
+  // A fenced life's I/O fails: it flushes nothing, so it gives nothing up and takes nothing more.
+  const Victim* victim = register_.FindVictim(life.id);
+  if (life.core->withdrawn() || (victim ? victim->fenced : !register_.IsMember(life.id) && life.evicted)) return;
   if (client.op != 0) {
     bool tired = world_.now() - client.since > Milliseconds(400);
     if (random.Chance(tired || draining_ ? 500'000 : 60'000)) {
@@ -60,12 +62,12 @@ void LockSim::Sync(Life& life, const Client& client) {
   checker_.Believes(life.id, client.lock, client.name, mode);
 }
 
-std::optional<ValueBytes> LockSim::NextValue(const ResourceName& name) {
+std::optional<ValueBytes> LockSim::NextValue(Life& life, const ResourceName& name) {
   if (!world_.random().Chance(700'000)) return std::nullopt;
   ValueBytes bytes{};
   ++payload_;
   memcpy(bytes.data(), &payload_, sizeof payload_);
-  checker_.ValueWritten(name, payload_);
+  checker_.ValueWritten(life.id, name, payload_);
   return bytes;
 }
 
@@ -97,7 +99,7 @@ void LockSim::StartLock(Life& life, Client& client, Mode mode, Flags flags) {
   RequestOptions options;
   options.timeout = world_.random().Between(Milliseconds(1), Milliseconds(100));
   client.before = requester.GrantedMode(client.lock);
-  if (WritesValue(client.before) && IsDownConvert(client.before, mode)) options.value = NextValue(client.name);
+  if (WritesValue(client.before) && IsDownConvert(client.before, mode)) options.value = NextValue(life, client.name);
   auto op = requester.Request(client.lock, mode, flags, options);
   if (!op.ok()) return checker_.Fail("request refused: " + std::string(ErrcName(op.code())));
   client.op = *op;
@@ -105,6 +107,7 @@ void LockSim::StartLock(Life& life, Client& client, Mode mode, Flags flags) {
   client.flags = flags;
   client.unlocking = false;
   client.since = world_.now();
+  client.asked_in = life.core->view().generation;
   Sync(life, client);
 }
 
@@ -112,7 +115,7 @@ void LockSim::StartUnlock(Life& life, Client& client) {
   auto& requester = life.core->requester();
   Mode held = requester.GrantedMode(client.lock);
   std::optional<ValueBytes> value;
-  if (WritesValue(held)) value = NextValue(client.name);
+  if (WritesValue(held)) value = NextValue(life, client.name);
   auto op = requester.Unlock(client.lock, value);
   if (!op.ok()) return checker_.Fail("unlock refused: " + std::string(ErrcName(op.code())));
   client.op = *op;
@@ -131,7 +134,7 @@ void LockSim::Done(Life& life, const Upcall& up) {
   for (Client& client : life.clients) {
     if (client.op != up.op) continue;
     client.op = 0;
-    return client.ranged ? RangeDone(life, client, up) : LockDone(life, client, up);
+    return client.ranged ? RangeDone(client, up) : LockDone(life, client, up);
   }
 }
 
@@ -150,9 +153,9 @@ void LockSim::LockDone(Life& life, Client& client, const Upcall& up) {
     if (now != client.asked) checker_.Fail("asked " + std::string(ModeName(client.asked)) + ", granted " + std::string(ModeName(now)));
     if (!IsDownConvert(client.before, client.asked)) {
       ++stats_.grants;
-      checker_.Granted(life.id, client.lock, client.name, now, false);
+      checker_.Granted(life.id, client.lock, client.name, now, client.asked_in);
       ++stats_.values_read;
-      checker_.ValueRead(client.name, now, life.core->requester().Value(client.lock));
+      checker_.ValueRead(life.id, client.name, now, life.core->requester().Value(client.lock));
     }
   }
   if (now == Mode::kIV) client.lock = LockId(0);
@@ -206,24 +209,18 @@ void LockSim::SyncRanges(Life& life, const ResourceName& name) {
   RangeTable believed = table ? *table : RangeTable{};
   for (const Client& client : life.clients) {
     if (!client.ranged || client.op == 0 || !client.setting || client.name != name || client.range.type != RangeType::kShared) continue;
-    RangeTable before = believed;
-    for (const HeldRange& h : before.held()) {
-      if (h.owner != client.range.owner || h.start > client.range.end || h.end < client.range.start) continue;
-      RangeArgs shared = client.range;
-      shared.start = std::max(shared.start, h.start);
-      shared.end = std::min(shared.end, h.end);
-      believed.Apply(life.id, shared);
-    }
+    believed.Soften(life.id, client.range);
   }
   checker_.RangesOf(life.id, name, &believed);
 }
 
-void LockSim::RangeDone(Life& life, Client& client, const Upcall& up) {
+void LockSim::RangeDone(Client& client, const Upcall& up) {
   if (up.status == Errc::kFenced) return;
   if (up.status != Errc::kOk && up.status != Errc::kWouldBlock && up.status != Errc::kInterrupted)
     checker_.Fail("range operation ended with " + std::string(ErrcName(up.status)));
   if (up.status == Errc::kOk) ++stats_.ranges_granted;
-  SyncRanges(life, client.name);
+  for (auto& [id, other] : lives_)  // undone grants change a table without a client's call
+    if (!other->dead && !other->core->withdrawn()) SyncRanges(*other, client.name);
   checker_.CheckRanges(client.name);
 }
 

@@ -80,6 +80,7 @@ void LockSim::Evict(Life& life) {
   auto& random = world_.random();
   life.evicted = true;
   register_.Evict(life.id);
+  checker_.EvictedIn(life.id, register_.view().generation);
   FeedViews();
   MemberId id = life.id;
   world_.After(random.Between(Milliseconds(1), Milliseconds(150)), [this, id] { FinishVictim(id); });
@@ -122,11 +123,14 @@ void LockSim::TryReplay(MemberId victim) {
   auto& attempt = replays_[victim];
   uint64_t number = ++attempt.second;
   // Somebody else starts over if this one does not make it.
-  world_.After(Milliseconds(draining_ ? 400 : 1500), [this, victim, number] {
+  world_.After(Milliseconds(draining_ ? 200 : 500), [this, victim, number] {
     if (replays_[victim].second == number) TryReplay(victim);
   });
   Life* life = RandomHealthy();
   if (!life || !life->core->running()) return;
+  bool knows = false;  // a replayer acts on its own view
+  for (const Victim& known : life->core->view().victims) knows |= known.id == victim && known.fenced;
+  if (!knows) return;
   std::vector<ResourceName> names = checker_.NamesHeldBy(victim);
   names.push_back(ResourceName("nobody-knows-" + std::to_string(victim.nonce)));
   MemberId replayer = life->id;

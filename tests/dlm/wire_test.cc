@@ -23,7 +23,7 @@ Message Full() {
   ReportEntry e;
   e.name = ResourceName("other"), e.granted = Mode::kCW, e.value = *m.value, e.under_recovery = true;
   m.report.push_back(e);
-  e.what = ReportEntry::What::kRange, e.granted = Mode::kIV, e.range = *m.range, e.soft = true, e.value.reset();
+  e.what = ReportEntry::What::kRange, e.granted = Mode::kIV, e.range = *m.range, e.value.reset();
   m.report.push_back(e);
   m.payload = Bytes(3, std::byte{9});
   return m;
@@ -42,7 +42,7 @@ TEST_CASE("dlm: a message survives the wire", "[dlm][unit]") {
   CHECK(got->range->end == UINT64_MAX);
   REQUIRE(got->report.size() == 2);
   CHECK(got->report[0].granted == Mode::kCW);
-  CHECK(got->report[1].soft);
+  CHECK(got->report[1].range.type == RangeType::kExclusive);
   CHECK(got->payload == m.payload);
 }
 
