@@ -10,12 +10,6 @@
 #include "fs/lock_table.h"
 
 namespace holdfast::fs {
-namespace {
-
-constexpr Duration kRemote = Microseconds(100);  // a grant that took longer was not answered from memory
-
-}  // namespace
-
 void LockTable::Kick(CachedLock& lock) {
   if (lock.driving) return;
   lock.driving = true;
@@ -23,9 +17,11 @@ void LockTable::Kick(CachedLock& lock) {
   scope_.Spawn(Drive(lock));
 }
 
-// The minimum hold follows what a grant costs: a lock that took 5 ms to get is worth keeping for 10.
+// The minimum hold follows what letting go costs here: if writing back and emptying caches takes 5 ms, a new lock is worth
+// keeping for 10. What the grant took to come is no measure: it contains the other side's minimum hold, and two nodes
+// that pass one lock to and fro would drive each other up to the maximum.
 Instant LockTable::HoldUntil(const CachedLock& lock) const {
-  Duration hold = std::clamp(acquire_cost_ * 2, knobs_.min_hold_floor, knobs_.min_hold_max);
+  Duration hold = std::clamp(let_go_cost_ * 2, knobs_.min_hold_floor, knobs_.min_hold_max);
   Instant until = lock.granted_at + hold;
   Instant grace = lock.last_used + hold / 4;
   return std::max(until, std::min(grace, lock.granted_at + knobs_.min_hold_max));
@@ -88,7 +84,6 @@ Task<void> LockTable::Drive(CachedLock& lock) {
 
 // False: final failure; the waiters have been told.
 Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
-  Instant begun = clock_.Now();
   lock.acquiring = mode;
   lock.step = lock.held == LockMode::kNone ? "waiting for the lock" : "waiting to raise the lock";
   Status got = co_await port_.Acquire(lock.resource, lock.held, mode, noqueue);
@@ -98,8 +93,6 @@ Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
     if (lock.held == LockMode::kNone) lock.acquisition = next_acquisition_++;
     lock.held = mode;
     lock.granted_at = lock.last_used = clock_.Now();
-    Duration cost = lock.granted_at - begun;
-    if (cost > kRemote) acquire_cost_ = (acquire_cost_ * 7 + cost) / 8;
     lock.step = "held";
     GrantWaiters(lock);
     lock.changed.WakeAll();
@@ -137,6 +130,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   lock.page_window = true;
   lock.step = "letting go: users finish";
   while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
+  Instant begun = clock_.Now();
   if (kernel_ && !failed_ && kernel_->NeedsDrop(lock.resource, from, to)) {
     lock.step = "letting go: kernel caches";
     Status dropped = co_await kernel_->DropKernel(lock.resource, from, to);
@@ -159,6 +153,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   }
   if (failed_) co_return;
   if (hooks) hooks->Drop(lock.resource, to);
+  let_go_cost_ = (let_go_cost_ * 7 + (clock_.Now() - begun)) / 8;
   lock.step = "letting go: lock manager";
   lock.held = to;
   if (to == LockMode::kNone) lock.acquisition = 0;

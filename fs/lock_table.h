@@ -194,7 +194,7 @@ class LockTable {
   CachedLock* idle_newest_ = nullptr;
   size_t idle_ = 0;
   uint64_t next_acquisition_ = 1;
-  Duration acquire_cost_;  // moving average of what a remote grant takes
+  Duration let_go_cost_;  // moving average: from the last guard's end to the message that lowers the lock
   bool failed_ = false;
   Error failure_ = Errc::kOk;
   Scope scope_;
