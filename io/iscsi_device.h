@@ -43,6 +43,7 @@ class IscsiDevice final : public BlockDevice, public Reservations {
   Task<Result<ReservationState>> Read() override { return reservations_.Read(); }
   // iscsi_reservations.h; for the reconnect guard.
   Task<Status> Reregister(ReservationKey key) { return reservations_.Reregister(key); }
+  Task<Status> Restore(ReservationKey key) { return reservations_.Restore(key); }
 
   IscsiSession& session() { return *session_; }
 

@@ -87,8 +87,7 @@ Task<Status> IscsiReservations::Register(ReservationKey key) {
 Task<Status> IscsiReservations::Unregister(ReservationKey key) {
   auto status = co_await RegisterOnce(key, 0);
   if (status.code() != Errc::kConflict) co_return status;
-  bool any = false;
-  auto count = co_await CountKey(key, &any);
+  auto count = co_await CountKey(key);
   if (!count.ok()) co_return count.error();
   if (*count == 0) co_return Status{};
   co_return status;
@@ -96,7 +95,10 @@ Task<Status> IscsiReservations::Unregister(ReservationKey key) {
 
 Task<Status> IscsiReservations::Reserve(ReservationKey own_key) {
   auto status = co_await Out(kReserve, own_key, 0, false);
-  co_return status;
+  if (!status.ok()) co_return status;
+  auto state = co_await Read();  // remembers the generation
+  if (!state.ok()) co_return state.error();
+  co_return Status{};
 }
 
 Task<Status> IscsiReservations::Preempt(ReservationKey own_key, ReservationKey victim) {
@@ -115,8 +117,7 @@ Task<Status> IscsiReservations::Preempt(ReservationKey own_key, ReservationKey v
   if (!status.ok() && status.code() != Errc::kConflict) co_return status;
   // A conflict: either we are not registered, or the victim is not. And a target's GOOD was once seen with a copy of the
   // key left over (istgt, after a reconnect), so the keys are read in any case.
-  bool any = false;
-  auto count = co_await CountKey(victim, &any);
+  auto count = co_await CountKey(victim);
   if (!count.ok()) co_return count.error();
   if (*count == 0) co_return Status{};
   if (!status.ok()) co_return status;
@@ -147,6 +148,7 @@ Task<Result<ReservationState>> IscsiReservations::Read() {
   }
   auto answer = co_await In(kReadReservation, 24);
   if (!answer.ok()) co_return answer.error();
+  generation_ = out.generation;
   out.reserved = GetBe32(*answer, 4) >= 16;
   if (out.reserved && answer->size() >= 22) {
     out.all_registrants_write_exclusive = (std::to_integer<int>((*answer)[21]) & 0xf) == kWriteExclusiveAllRegistrants;
@@ -154,30 +156,42 @@ Task<Result<ReservationState>> IscsiReservations::Read() {
   co_return out;
 }
 
-Task<Result<size_t>> IscsiReservations::CountKey(ReservationKey key, bool* any) {
+Task<Result<size_t>> IscsiReservations::CountKey(ReservationKey key) {
   auto state = co_await Read();
   if (!state.ok()) co_return state.error();
-  *any = !state->keys.empty();
   co_return static_cast<size_t>(std::count(state->keys.begin(), state->keys.end(), key));
 }
 
 Task<Status> IscsiReservations::Reregister(ReservationKey key) {
   auto known = co_await RegisterOnce(key, key);
   if (known.code() != Errc::kConflict) co_return known;  // success: the nexus was registered all the time
-  bool any = false;
-  auto before = co_await CountKey(key, &any);
+  uint32_t known_generation = generation_;
+  auto before = co_await CountKey(key);
   if (!before.ok()) co_return before.error();
-  if (!any) co_return Error(Errc::kStale, session_->name() + " has lost all its reservation keys");
+  if (*before == 0 && (generation_ == 0 || generation_ < known_generation)) {
+    generation_ = known_generation;  // asked again, the answer is the same
+    co_return Error(Errc::kStale, session_->name() + " has lost its reservation keys");
+  }
   if (*before == 0) co_return Error(Errc::kConflict, "our key on " + session_->name() + " has been preempted");
   auto status = co_await RegisterOnce(0, key);
   if (!status.ok()) co_return status;
-  auto after = co_await CountKey(key, &any);
+  auto after = co_await CountKey(key);
   if (!after.ok()) co_return after.error();
   if (*after > *before) co_return Status{};
   HF_LOG(LogLevel::kWarn, "iscsi", "preempted_while_registering", {{"volume", session_->name()}});
   auto undone = co_await RegisterOnce(key, 0);
   if (!undone.ok()) co_return undone.error();
   co_return Error(Errc::kConflict, "our key on " + session_->name() + " was preempted while we registered it");
+}
+
+Task<Status> IscsiReservations::Restore(ReservationKey key) {
+  auto status = co_await Reregister(key);
+  if (status.code() != Errc::kStale) co_return status;
+  HF_LOG(LogLevel::kWarn, "iscsi", "keys_lost", {{"volume", session_->name()}, {"doing", "registering and reserving anew"}});
+  status = co_await Register(key);
+  if (!status.ok()) co_return status;
+  status = co_await Reserve(key);
+  co_return status;
 }
 
 // --- a fencer's sessions ------------------------------------------------------------------------------------------

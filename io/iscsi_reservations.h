@@ -31,21 +31,26 @@ class IscsiReservations final : public Reservations {
   //   the nexus is still registered (arrays that know the initiator again): success;
   //   our stale key is listed, and once more after the new registration: success;
   //   it is not, or not any more: kConflict, and what was registered is taken back.
-  // kStale: the array lists no keys at all, it lost them (restart without APTPL): all nodes stop until the reservation
-  // stands again. REQUIRES: no data command of this session is in flight (the guard's state).
+  // kStale: the array has lost all keys (restart without APTPL): it lists none, or not ours and counts from an earlier
+  // generation than it did. All nodes stop until the reservation stands again; a mount does not register by itself then.
+  // REQUIRES: no data command of this session is in flight (the guard's state).
   Task<Status> Reregister(ReservationKey key);
+  // Reregister, and after kStale Register and Reserve anew. For holdfastd's session alone: it writes its own slots, which
+  // no replay depends on, and an evicted holdfastd learns that from the register.
+  Task<Status> Restore(ReservationKey key);
 
  private:
   Task<Status> Out(uint8_t action, ReservationKey key, ReservationKey action_key, bool persist);
   Task<Result<Bytes>> In(uint8_t action, size_t size);
   Task<Status> RegisterOnce(ReservationKey key, ReservationKey action_key);
-  Task<Result<size_t>> CountKey(ReservationKey key, bool* any);
+  Task<Result<size_t>> CountKey(ReservationKey key);
 
   IscsiSession* session_;
   bool try_abort_ = true;    // PREEMPT AND ABORT has not been refused
   bool abort_works_ = false;
   bool try_persist_ = true;  // APTPL has not been refused
   bool persisted_ = false;   // it was accepted by our own registration
+  uint32_t generation_ = 0;  // of the array's keys when we last looked
 };
 
 // Sessions of a fencer, one per action, without I/O.

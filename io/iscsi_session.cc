@@ -5,6 +5,7 @@
 
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -87,6 +88,7 @@ Status IscsiSession::Parse(const std::string& url) {
 Task<Result<std::unique_ptr<IscsiSession>>> IscsiSession::Open(Reactor* reactor, std::string url, IscsiOptions options) {
   std::unique_ptr<IscsiSession> session(new IscsiSession(reactor, std::move(options)));
   HF_CO_TRY(session->Parse(url));
+  signal(SIGPIPE, SIG_IGN);  // a connection that the target has closed must be an error, not our end
   session->lost_since_ = reactor->clock().Now();
   session->Tick();
   auto status = co_await session->Recover(session->options_.drain_at_open);

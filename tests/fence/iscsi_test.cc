@@ -400,6 +400,30 @@ TEST_CASE("iscsi: a target that comes back without keys is told apart from a pre
   run(device->Close());
 }
 
+TEST_CASE("iscsi: daemons restore their keys after the target lost them, each in its turn", "[iscsi][pr][system]") {
+  Tgt tgt;
+  Reactor reactor;
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  auto a = Open(&reactor, tgt);
+  auto b = Open(&reactor, tgt);
+  for (auto& [device, key] : {std::pair{a.get(), kKeyA}, std::pair{b.get(), kKeyB}}) {
+    REQUIRE(run(device->Register(key)).ok());
+    REQUIRE(run(device->Reserve(key)).ok());
+    device->session().SetReconnectGuard([device = device, key = key]() { return device->Restore(key); });
+  }
+  REQUIRE(run(a->Read()).ok());
+  tgt.Kill();
+  tgt.StartAgain();
+  CHECK(WriteText(&reactor, a.get(), "a").ok());
+  CHECK(WriteText(&reactor, b.get(), "b").ok());  // it sees a's key and not its own: lost, not preempted
+  auto state = run(a->Read());
+  REQUIRE(state.ok());
+  CHECK(state->keys.size() == 2);
+  CHECK(state->all_registrants_write_exclusive);
+  run(a->Close());
+  run(b->Close());
+}
+
 TEST_CASE("iscsi: a silent path stalls I/O, then fails it", "[iscsi][system]") {
   Tgt tgt;
   Reactor reactor;
