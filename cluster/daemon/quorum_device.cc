@@ -8,9 +8,10 @@
 namespace holdfast::cluster {
 namespace {
 
-// After the session was lost, logged in again and drained: our key comes back only if nobody has preempted it.
+// After the session was lost, logged in again and drained: our key comes back only if nobody has preempted it, or if the
+// target has lost all keys (a restart without APTPL): we write only our own slots.
 Task<Status> Reregister(io::IscsiDevice* device, ReservationKey key) {
-  Status registered = co_await device->Reregister(key);
+  Status registered = co_await device->Restore(key);
   co_return registered;
 }
 
