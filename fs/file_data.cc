@@ -4,6 +4,7 @@ namespace holdfast::fs {
 
 void FileData::Add(uint64_t first, uint64_t count, bool promised) {
   auto buffer = std::make_shared<AlignedBuffer>(count * kBlockSize);
+  if (first == 0 || !pages_.contains(first - 1)) ++runs_;
   auto hint = pages_.upper_bound(first);
   for (uint64_t i = 0; i < count; ++i) {
     auto it = pages_.emplace_hint(hint, first + i, DirtyPage{buffer->data() + i * kBlockSize, buffer, promised});
@@ -20,6 +21,7 @@ uint64_t FileData::Drop(uint64_t first, uint64_t count) {
     it = pages_.erase(it);
   }
   promised_ -= promised;
+  ++runs_;  // what is left may be in two parts
   return promised;
 }
 
@@ -30,7 +32,7 @@ void FileData::Erase(std::map<uint64_t, DirtyPage>::iterator it) {
 
 void FileData::Clear() {
   pages_.clear();
-  promised_ = 0;
+  promised_ = runs_ = 0;
   reserved.Release();
 }
 

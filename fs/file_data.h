@@ -35,6 +35,8 @@ class FileData {
   void Add(uint64_t first, uint64_t count, bool promised);
   // Forgets the pages from `first` on (of `count`); returns how many had a promise.
   uint64_t Drop(uint64_t first, uint64_t count = UINT64_MAX);
+  // Pieces of the file that are dirty, at most: what the extents' tree must have room for.
+  uint64_t runs() const { return runs_; }
   uint64_t promised() const { return promised_; }
   void AddPromise(uint64_t pages) { promised_ += pages; }
   void Clear();
@@ -48,6 +50,7 @@ class FileData {
  private:
   std::map<uint64_t, DirtyPage> pages_;
   uint64_t promised_ = 0;
+  uint64_t runs_ = 0;
 };
 
 }  // namespace holdfast::fs

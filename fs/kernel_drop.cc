@@ -47,12 +47,16 @@ Task<Status> KernelCache::DropKernel(Resource resource, LockMode from, LockMode 
   if (to == LockMode::kNone && (!Get(inode).names.empty() || Get(inode).names_overflow)) {
     result = co_await DropNames(inode, resource);
   }
+  if (!Get(inode).pages && Get(inode).attr) {
+    Status attr = co_await DropAttr(inode);
+    if (result.ok()) result = attr;
+  }
+  // Asked only now: page READs are still served meanwhile.
   if (Get(inode).pages) {
     Status pages = co_await DropPages(inode, resource);
     if (result.ok()) result = pages;
-  } else if (Get(inode).attr) {
-    Status attr = co_await DropAttr(inode);
-    if (result.ok()) result = attr;
+  } else {
+    locks_.ClosePageWindow(resource);
   }
   --Get(inode).drops;
   Tidy(inode);

@@ -16,10 +16,11 @@ struct Run {
 };
 
 // Tree nodes that the extents of so many dirty pages may need in the end.
-uint32_t NodesFor(InodeTree& t, Inode& inode, uint64_t records) {
+uint32_t NodesFor(InodeTree& t, Inode& inode, uint64_t records, uint64_t runs) {
   NodeView root(inode.data_area());
   if (root.level() == 0 && root.FreeBytes() >= 2 * records * NodeView::Cost(sizeof(DiskExtent))) return 0;
-  return static_cast<uint32_t>(t.tree.InsertBlocks() + records / 32 + 2);
+  // Each run may split a leaf of its own (twice: in the middle of unwritten space); what it is fragmented into is near.
+  return static_cast<uint32_t>(t.tree.InsertBlocks() + 2 * runs + records / 32 + 2);
 }
 
 }  // namespace
@@ -73,7 +74,7 @@ Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t lengt
     at += mapped->count;
   }
   if (runs.empty()) co_return Status();
-  uint32_t nodes = NodesFor(t, *inode, inode->data.pages().size() + added);
+  uint32_t nodes = NodesFor(t, *inode, inode->data.pages().size() + added, inode->data.runs() + runs.size());
   uint32_t have = inode->data.reserved.meta_left();
   ReserveRequest request{nodes > have ? nodes - have : 0, holes, BlockNo(inode->number.v)};
   if (request.meta > 0 || request.data > 0) {

@@ -29,6 +29,7 @@ struct VfsKnobs {
   Duration flush_interval = Seconds(1);
   size_t dirty_bytes_max = size_t{256} << 20;     // of all files; beyond it a writer writes back first
   size_t inode_dirty_bytes_max = size_t{16} << 20;
+  size_t inode_dirty_runs_max = 256;              // separate pieces of one file
   size_t io_bytes_max = size_t{1} << 20;          // of one device write
   size_t ios_in_flight = 8;                       // of one write-back
   Duration reap_delay = Milliseconds(100);        // unlinked inodes gather this long before they are freed

@@ -121,7 +121,8 @@ void CopyIn(Inode* inode, uint64_t offset, std::span<const std::byte> in) {
 // Room in memory for what is coming: this file's data is written back first when it, or all files', are much.
 Task<Status> MakeRoom(VfsCore* core, Inode* inode) {
   const VfsKnobs& knobs = core->parts.knobs;
-  bool much = inode->data.bytes() >= knobs.inode_dirty_bytes_max || core->dirty_bytes() >= knobs.dirty_bytes_max;
+  bool much = inode->data.bytes() >= knobs.inode_dirty_bytes_max || inode->data.runs() >= knobs.inode_dirty_runs_max ||
+              core->dirty_bytes() >= knobs.dirty_bytes_max;
   if (!much || !inode->data.dirty()) co_return Status();
   auto written = co_await core->WriteBack(inode);
   co_return written;

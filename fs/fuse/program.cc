@@ -144,6 +144,7 @@ Task<Status> Program::Serve() {
   parts.clock = &reactor_.clock();
   parts.read_only = line_.read_only;
   server_ = std::make_unique<FuseServer>(parts);
+  server_->SetOnFatal([this](Error why) { mount_->Fatal(std::move(why)); });
   auto session = FuseSession::Mount(options, FuseServer::Ops(), server_.get());
   if (!session.ok()) co_return session.error();
   session_ = std::move(*session);

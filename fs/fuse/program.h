@@ -44,6 +44,8 @@ class Program : public dlm::ClusterLinkHandler {
   Task<Status> Alone(const Superblock& super);
   Task<Status> JoinCluster(const Superblock& super);
   Task<Status> TakeMountNumber(MountNo number, ReservationKey key);
+  // After a lost iSCSI session, before any I/O goes on: still a member, and the key still stands.
+  Task<Status> GuardReconnect(ReservationKey key);
   Task<Status> Serve();
   Task<void> CleanEnd();
   Task<void> WithdrawEnd(Error why);

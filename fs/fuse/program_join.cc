@@ -82,7 +82,26 @@ Task<Status> Program::TakeMountNumber(MountNo number, ReservationKey key) {
   if (!reserved.ok()) co_return Error(reserved.code(), "reservation: " + reserved.error().ToString());
   reservations_ = reservations;
   key_ = key;
+  if (auto* iscsi = dynamic_cast<io::IscsiDevice*>(device_.get())) {
+    iscsi->session().OnFenced([this](const Error& why) {
+      Error error(Errc::kFenced, "the volume refuses us: " + why.ToString());
+      if (mount_) mount_->Fatal(error);
+    });
+    iscsi->session().SetReconnectGuard([this, key] { return GuardReconnect(key); });
+  }
   co_return Status();
+}
+
+Task<Status> Program::GuardReconnect(ReservationKey key) {
+  while (joined_ && joined_->lease) {
+    LeaseState state = CheckLease(*joined_->lease, owner_.incarnation, reactor_.clock().Now());
+    if (state == LeaseState::kValid) break;
+    if (state == LeaseState::kEvicted) co_return Error(Errc::kFenced, "evicted while the session was lost");
+    co_await SleepFor(Milliseconds(20));
+  }
+  auto* iscsi = dynamic_cast<io::IscsiDevice*>(device_.get());
+  Status registered = co_await iscsi->Reregister(key);
+  co_return registered;
 }
 
 }  // namespace holdfast::fs::fuse

@@ -218,6 +218,9 @@ void FuseServer::Request::Errno(int error) {
 void FuseServer::Request::Error(const holdfast::Error& error) {
   int number = ErrnoOf(error.code);
   if (number == EIO) HF_LOG(LogLevel::kDebug, "fuse", "eio", {{"error", error.ToString()}});
+  bool fatal = error.code == Errc::kCorrupt || error.code == Errc::kIo || error.code == Errc::kConflict ||
+               error.code == Errc::kDisconnected;
+  if (fatal && server_->on_fatal_ && !server_->refuse_) server_->on_fatal_(error);
   Errno(number);
 }
 

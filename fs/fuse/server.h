@@ -53,6 +53,8 @@ class FuseServer {
     parts_.cache = cache;
   }
   void SetSupervisor(SupervisorLink* supervisor) { supervisor_ = supervisor; }
+  // An operation met damage or a dead device: the mount must withdraw.
+  void SetOnFatal(std::function<void(holdfast::Error)> on_fatal) { on_fatal_ = std::move(on_fatal); }
   void SetOnInit(std::function<void()> on_init) { on_init_ = std::move(on_init); }
 
   // No more replies may be sent (the session is about to be closed).
@@ -117,6 +119,7 @@ class FuseServer {
   FuseSession* session_ = nullptr;
   SupervisorLink* supervisor_ = nullptr;
   std::function<void()> on_init_;
+  std::function<void(holdfast::Error)> on_fatal_;
   bool connected_ = true;
   bool refuse_ = false;
   size_t outstanding_ = 0;

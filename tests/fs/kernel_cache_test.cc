@@ -244,7 +244,7 @@ std::string Run(uint64_t seed, bool epoch, KernelCacheKnobs knobs) {
   if (!all) return "no progress: " + std::to_string(done) + " of 9 users ended";
   if (epoch && truth.estale > 0) return "ESTALE with the epoch";
   // A second ESTALE may reach a user when the names of a directory are contended for the first time; not as a habit.
-  if (truth.estale * 50 > truth.operations) return "too many ESTALE: " + std::to_string(truth.estale);
+  if (truth.estale * 20 > truth.operations) return "too many ESTALE: " + std::to_string(truth.estale);
   return model.Check();
 }
 
