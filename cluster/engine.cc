@@ -509,7 +509,11 @@ Picture Engine::picture() const {
   picture.quorate = now < m.lease.deadline();
   if (m.state != nullptr) {
     picture.votes_heard = m.lease.VotesHeard(*m.state);
-    for (const auto& acceptor : m.state->acceptors().acceptors()) picture.votes_total += acceptor.votes();
+    for (const auto& acceptor : m.state->acceptors().acceptors()) {
+      picture.votes_total += acceptor.votes();
+      bool disk = acceptor.node() == 0 && m.disk != nullptr && m.disk->attached() && m.disk->trouble().empty();
+      if (disk && m.membership.disk_ok(now) && acceptor.storage() == m.disk->area_id()) picture.votes_heard += acceptor.votes();
+    }
   }
   if (picture.waiting.empty() && !m.IsMemberNow() && !m.action_error.empty()) {
     picture.waiting = m.action_error;

@@ -49,7 +49,7 @@ uint32_t Lease::VotesHeard(const ClusterState& value) const {
     uint32_t votes = 0;
     for (const auto& acceptor : value.acceptors().acceptors()) {
       auto ack = it->acks.storage.find(acceptor.node());
-      if (ack != it->acks.storage.end() && acceptor.storage() == ack->second) votes += acceptor.votes();
+      if (acceptor.node() != 0 && ack != it->acks.storage.end() && acceptor.storage() == ack->second) votes += acceptor.votes();
     }
     best = std::max(best, votes);
   }

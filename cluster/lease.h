@@ -29,7 +29,7 @@ class Lease {
   Instant deadline() const { return deadline_; }
   // Newest heartbeat that some acknowledged but no majority: would these votes do with the disk's?
   bool DiskWouldHelp(const ClusterState& value, uint64_t sequence, uint64_t area_id) const;
-  // Votes that acknowledged one of the last beats, for status.
+  // Votes of nodes that acknowledged one of the last beats, for status.
   uint32_t VotesHeard(const ClusterState& value) const;
 
  private:

@@ -58,7 +58,7 @@ class Arena {
       CheckPrefix(it, it == chain.begin() ? chain.end() : std::prev(it));
       if (std::next(it) != chain.end()) CheckPrefix(std::next(it), it);
     }
-    if (change != 0 && std::find(ids.begin(), ids.end(), change) == ids.end()) Violate("a change that was told done is not in");
+    if (change != 0 && std::find(ids.begin(), ids.end(), change) == ids.end()) Violate("a change that was told done is not in version " + std::to_string(state.version()) + " with " + std::to_string(ids.size()) + " ids");
   }
   // Real time: a call that begins now must see at least what was told before now.
   uint64_t newest() const { return chain.empty() ? 0 : chain.rbegin()->first; }
@@ -157,7 +157,7 @@ Task<void> Party::Propose() {
       how.confirmed = true;
       auto changing = reg->Change(std::move(change), how);
       auto result = co_await std::move(changing);
-      if (result.ok()) arena->Told(**result, args.change);
+      if (result.ok()) arena->Told(**result, 0);
       co_return;
     }
   }
