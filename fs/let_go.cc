@@ -10,6 +10,7 @@
 #include "fs/lock_table.h"
 
 namespace holdfast::fs {
+
 void LockTable::Kick(CachedLock& lock) {
   if (lock.driving) return;
   lock.driving = true;
