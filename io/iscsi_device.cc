@@ -103,6 +103,8 @@ Task<void> IscsiDevice::ReadCaching() {
   command.cdb[4] = static_cast<uint8_t>(answer.size());
   command.cdb_size = 6;
   command.in = answer;
+  // Some targets (tgt) answer it with RESERVATION CONFLICT until we are registered: that says nothing about our key.
+  command.control = true;
   auto done = co_await session_->Execute(command);
   if (!done.ok() || *done < 4) co_return;
   int specific = std::to_integer<int>(answer[2]);
