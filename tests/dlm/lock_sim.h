@@ -56,6 +56,7 @@ class LockSim {
   void FinishVictim(MemberId id);
   void TryReplay(MemberId victim);
   void ReplayStep(MemberId victim, MemberId replayer, std::vector<ResourceName> names);
+  void ReplayName(MemberId victim, MemberId replayer, std::vector<ResourceName> names, ResourceName name);
   void Restart(NodeId node);
   void LeaveCleanly(Life& life);
   void LeaveStep(MemberId id);

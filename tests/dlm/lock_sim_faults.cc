@@ -123,7 +123,7 @@ void LockSim::TryReplay(MemberId victim) {
   auto& attempt = replays_[victim];
   uint64_t number = ++attempt.second;
   // Somebody else starts over if this one does not make it.
-  world_.After(Milliseconds(draining_ ? 200 : 500), [this, victim, number] {
+  world_.After(Milliseconds(draining_ ? 1000 : 800), [this, victim, number] {
     if (replays_[victim].second == number) TryReplay(victim);
   });
   Life* life = RandomHealthy();
@@ -169,10 +169,32 @@ void LockSim::ReplayStep(MemberId victim, MemberId replayer, std::vector<Resourc
       const Victim* v = register_.FindVictim(victim);
       if (v && !v->replayed && checker_.VictimMayHaveWritten(victim, name) && !up.frozen)
         checker_.Fail("freeze: " + name.ToString() + " is open to its replayer, dead " + ToString(victim) + " may have written it");
-      ReplayStep(victim, replayer, names);
+      ReplayName(victim, replayer, names, name);
     };
     life->core->Settle();
   });
+}
+
+// Holds the name under RECOVERY for a while: its master may die meanwhile, and the name must stay frozen for the others.
+void LockSim::ReplayName(MemberId victim, MemberId replayer, std::vector<ResourceName> names, ResourceName name) {
+  Life* life = Find(replayer);
+  if (!life) return;
+  auto& requester = life->core->requester();
+  LockId lock = requester.Create(name);
+  auto op = requester.Request(lock, Mode::kEX, Flags::kRecovery | Flags::kNoQueue, {});
+  life->calls[*op] = [this, life, victim, replayer, names, lock](const Upcall& up) {
+    if (up.status != Errc::kOk) return ReplayStep(victim, replayer, names);
+    world_.After(world_.random().Between(Milliseconds(1), Milliseconds(60)), [this, life, victim, replayer, names, lock] {
+      On(*life, [this, life, victim, replayer, names, lock] {
+        if (life->core->withdrawn()) return;
+        auto release = life->core->requester().Unlock(lock, std::nullopt);
+        if (release.ok()) life->calls[*release] = [](const Upcall&) {};
+        life->core->Settle();
+        ReplayStep(victim, replayer, names);
+      });
+    });
+  };
+  life->core->Settle();
 }
 
 void LockSim::Restart(NodeId node) {
