@@ -107,12 +107,19 @@ Task<void> IscsiDevice::ReadCaching() {
   command.control = true;
   auto done = co_await session_->Execute(command);
   if (!done.ok() || *done < 4) co_return;
+  caching_known_ = true;
   int specific = std::to_integer<int>(answer[2]);
   if ((specific & 0x80) != 0) info_.read_only = true;
   fua_ = (specific & 0x10) != 0;
   size_t page = 4 + std::to_integer<size_t>(answer[3]);
   if (page + 3 > *done || (std::to_integer<int>(answer[page]) & 0x3f) != 0x08) co_return;
   info_.volatile_cache = (std::to_integer<int>(answer[page + 2]) & 0x04) != 0;
+}
+
+Task<Status> IscsiDevice::Register(ReservationKey key) {
+  auto status = co_await reservations_.Register(key);
+  if (status.ok() && !caching_known_) co_await ReadCaching();  // now it answers
+  co_return status;
 }
 
 Status IscsiDevice::CheckRange(uint64_t offset, uint64_t length) const {

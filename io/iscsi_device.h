@@ -35,7 +35,7 @@ class IscsiDevice final : public BlockDevice, public Reservations {
   Task<void> Close() override { return session_->Close(); }
 
   Task<Result<ReservationCapabilities>> Capabilities() override { return reservations_.Capabilities(); }
-  Task<Status> Register(ReservationKey key) override { return reservations_.Register(key); }
+  Task<Status> Register(ReservationKey key) override;
   Task<Status> Unregister(ReservationKey key) override { return reservations_.Unregister(key); }
   Task<Status> Reserve(ReservationKey own_key) override { return reservations_.Reserve(own_key); }
   Task<Status> Preempt(ReservationKey own_key, ReservationKey victim) override { return reservations_.Preempt(own_key, victim); }
@@ -66,6 +66,7 @@ class IscsiDevice final : public BlockDevice, public Reservations {
   uint32_t sector_size_ = 512;
   uint64_t unmap_sectors_max_ = 0;
   bool fua_ = false;  // the target honours the FUA bit
+  bool caching_known_ = false;
 };
 
 // What OpenDevice calls for iscsi:// URLs.

@@ -193,6 +193,26 @@ TEST_CASE("iscsi: the cases that the simulated disk passes too", "[iscsi][pr][sy
   run(b->Close());
 }
 
+TEST_CASE("iscsi: a volume that others have reserved can be opened, read and joined", "[iscsi][pr][system]") {
+  Tgt tgt;
+  Reactor reactor;
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  auto first = Open(&reactor, tgt);
+  REQUIRE(run(first->Register(kKeyA)).ok());
+  REQUIRE(run(first->Reserve(kKeyA)).ok());
+  REQUIRE(WriteText(&reactor, first.get(), "first").ok());
+  auto second = Open(&reactor, tgt);
+  CHECK(second->session().state() == IscsiState::kReady);
+  AlignedBuffer block(kBlockSize);
+  CHECK(run(second->Read(kPlace, block.span())).ok());
+  CHECK(std::string(reinterpret_cast<const char*>(block.data())) == "first");
+  REQUIRE(run(second->Register(kKeyB)).ok());
+  CHECK(WriteText(&reactor, second.get(), "second", WriteFlags::kFua).ok());
+  CHECK(run(second->Flush()).ok());
+  run(first->Close());
+  run(second->Close());
+}
+
 TEST_CASE("iscsi: type 7 stands when the one who reserved leaves cleanly", "[iscsi][pr][system]") {
   Tgt tgt;
   Reactor reactor;
