@@ -139,9 +139,12 @@ Status Tree::InsertAt(Path& path, unsigned depth, uint64_t key, std::span<const 
   right.Init(kind_, node.level(), owner_);
   // Appending in order (extents of a file written from its start) leaves full nodes behind, not half-full ones.
   bool append = key > node.key(node.count() - 1);
-  if (!append) node.MoveTail(SplitPoint(node), right);
-  bool goes_right = append || key >= right.key(0);
-  uint64_t separator = append ? key : right.key(0);
+  // Pieces of one value come in ascending order in the middle of others: cut where they go.
+  bool pieces = node.level() == 0 && (kind_ == NodeKind::kXattrs || kind_ == NodeKind::kPieces);
+  unsigned cut = pieces ? node.LowerBound(key) : SplitPoint(node);
+  if (!append) node.MoveTail(cut, right);
+  bool goes_right = append || key >= right.key(0) || (pieces && node.FreeBytes() < NodeView::Cost(value.size()));
+  uint64_t separator = append || (goes_right && key < right.key(0)) ? key : right.key(0);
   bool fits = goes_right ? right.Insert(key, value) : node.Insert(key, value);
   HF_CHECK(fits, "one half of a split node takes %zu bytes", value.size());
   Le64 pointer(right_block->v);

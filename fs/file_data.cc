@@ -1,5 +1,7 @@
 #include "fs/file_data.h"
 
+#include <algorithm>
+
 namespace holdfast::fs {
 
 void FileData::Add(uint64_t first, uint64_t count, bool promised) {
@@ -22,6 +24,11 @@ uint64_t FileData::Drop(uint64_t first, uint64_t count) {
   }
   promised_ -= promised;
   ++runs_;  // what is left may be in two parts
+  if (pages_.empty()) {
+    Clear();
+  } else if (promised > 0) {
+    (void)reserved.Split(std::min(promised, reserved.data_left()), 0);  // back to the pool
+  }
   return promised;
 }
 

@@ -154,6 +154,7 @@ class VfsCore final : public LockHooks {
   struct Piece;
   Task<Result<std::vector<Piece>>> PlanWrites(Inode* inode);
   Task<void> WritePieces(Inode* inode, std::vector<Piece>* pieces, size_t* next, Status* result);
+  void GiveBackPieces(Inode* inode, const std::vector<Piece>& pieces);
   Task<Status> LogPieces(Inode* inode, std::vector<Piece>* pieces);
   size_t dirty_bytes_ = 0;
 };

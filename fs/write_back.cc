@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/check.h"
 #include "fs/vfs_core.h"
 
 namespace holdfast::fs {
@@ -38,8 +37,10 @@ Task<Result<std::vector<VfsCore::Piece>>> VfsCore::PlanWrites(Inode* inode) {
     Piece piece{first, mapped->count, mapped->start,
                 mapped->unwritten ? Piece::Kind::kUnwritten : Piece::Kind::kOverwrite};
     if (mapped->hole()) {
-      HF_CHECK(inode->data.reserved.data_left() > 0, "inode %llu: a dirty page without a promise",
-               static_cast<unsigned long long>(inode->number.v));
+      if (inode->data.reserved.data_left() == 0) {
+        GiveBackPieces(inode, pieces);
+        co_return Error(Errc::kNoSpace, "a dirty page lost its promise");
+      }
       uint64_t want = std::min(piece.count, inode->data.reserved.data_left());
       Extent taken = inode->data.reserved.TakeData(want, GoalOf(*inode));
       piece = {first, taken.count, taken.start, Piece::Kind::kNew};
@@ -75,23 +76,23 @@ Task<void> VfsCore::WritePieces(Inode* inode, std::vector<Piece>* pieces, size_t
 }
 
 Task<Status> VfsCore::LogPieces(Inode* inode, std::vector<Piece>* pieces) {
-  std::vector<Piece> change;
-  for (const Piece& p : *pieces)
-    if (p.kind != Piece::Kind::kOverwrite) change.push_back(p);
+  std::vector<Piece*> change;
+  for (Piece& p : *pieces)
+    if (p.kind != Piece::Kind::kOverwrite) change.push_back(&p);
   size_t done = 0;
   do {
     size_t batch = std::min(kPiecesPerTransaction, change.size() - done);
     InodeTree t(*parts.cache, *inode, NodeKind::kExtents);
     Extents extents(t.tree, parts.cache->geometry());
     for (size_t i = done; i < done + batch; ++i) {
-      HF_CO_LOAD(loaded, extents.Load(change[i].first, change[i].count), this, inode);
+      HF_CO_LOAD(loaded, extents.Load(change[i]->first, change[i]->count), this, inode);
     }
     uint32_t credits = 1 + static_cast<uint32_t>(batch) * (t.tree.Height() + 3) + TreeCredits(t.tree);
     auto tx = co_await parts.journal->Begin(credits);
     if (!tx.ok()) co_return tx.error();
     t.store.Join(&*tx, &inode->data.reserved);
     for (size_t i = done; i < done + batch; ++i) {
-      const Piece& p = change[i];
+      const Piece& p = *change[i];
       Status status;
       if (p.kind == Piece::Kind::kNew) {
         status = extents.Insert(p.first, {p.start, p.count}, false);
@@ -108,14 +109,27 @@ Task<Status> VfsCore::LogPieces(Inode* inode, std::vector<Piece>* pieces) {
     }
     bool last = done + batch == change.size();
     if (!last) {
-      uint64_t end = (change[done + batch - 1].first + change[done + batch - 1].count) * kBlockSize;
+      uint64_t end = (change[done + batch - 1]->first + change[done + batch - 1]->count) * kBlockSize;
       inode->disk_size = std::max(inode->disk_size, std::min<uint64_t>(inode->core.size, end));
     }
     inode->Log(*tx, last);
     tx->Finish();
+    for (size_t i = 0; i < batch; ++i) change[done + i]->kind = Piece::Kind::kOverwrite;
     done += batch;
   } while (done < change.size());
   co_return Status();
+}
+
+// What was taken and not logged is promised to the pages again.
+void VfsCore::GiveBackPieces(Inode* inode, const std::vector<Piece>& pieces) {
+  ReserveRequest again;
+  for (const Piece& p : pieces) {
+    if (p.kind != Piece::Kind::kNew) continue;
+    parts.allocator->GiveBack({p.start, p.count});
+    again.data += p.count;
+  }
+  auto reserved = parts.allocator->TryReserve(again);
+  if (reserved) inode->data.reserved.Merge(std::move(*reserved));
 }
 
 Task<Status> VfsCore::WriteInline(Inode* inode) {
@@ -161,8 +175,7 @@ Task<Status> VfsCore::WriteBack(Inode* inode) {
     result = logged;
   }
   if (!result.ok()) {
-    for (const Piece& p : *pieces)
-      if (p.kind == Piece::Kind::kNew) parts.allocator->GiveBack({p.start, p.count});
+    GiveBackPieces(inode, *pieces);
     co_return result;
   }
   inode->data.Clear();

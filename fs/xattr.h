@@ -28,7 +28,7 @@ class Xattrs {
   static size_t Pieces(size_t name_bytes, size_t value_bytes);
   // New tree blocks that storing it may take.
   size_t BlocksFor(size_t name_bytes, size_t value_bytes) {
-    return tree_.InsertBlocks() + 2 + Pieces(name_bytes, value_bytes);
+    return tree_.InsertBlocks() + 4 + Pieces(name_bytes, value_bytes) / 3;
   }
 
  private:
