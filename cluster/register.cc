@@ -392,6 +392,8 @@ Task<Register::Outcome> Register::RunBallot(ChangeFn change, bool confirmed) {
 Task<Result<StatePtr>> Register::Change(ChangeFn change, ChangeOptions options) {
   Instant end = executor_->clock().Now() + options.limit;
   auto guard = co_await changes_.Lock();
+  if (executor_->clock().Now() >= end)  // it waited its turn too long; nothing of it has been tried
+    co_return Error(Errc::kNoQuorum, trouble_.empty() ? "the register is busy" : trouble_);
   Duration backoff = Milliseconds(5);
   while (true) {
     if (stopping_) co_return Errc::kCancelled;

@@ -137,3 +137,23 @@ TEST_CASE("cluster: an array that fails over evicts nobody", "[cluster][sim]") {
   CHECK(cluster.evictions == 1);
   CHECK(cluster.violation() == "");
 }
+
+TEST_CASE("cluster: sixteen nodes start together, five die at once, one eviction takes them all", "[cluster][sim]") {
+  World world(11);
+  SimClusterOptions options;
+  options.nodes = 16;
+  SimCluster cluster(&world, options);
+  Instant begin = world.now();
+  REQUIRE(cluster.Bring());
+  WARN("16 nodes: all members " << (world.now() - begin).ms() << " ms after quorum init began");
+  world.RunFor(Seconds(2));
+  uint64_t version = cluster.newest_version();
+  Instant died = world.now();
+  for (uint32_t n : {1u, 4u, 7u, 11u, 16u}) cluster.Kill(NodeId(n));
+  bool evicted = world.RunUntil([&] { return cluster.evictions == 5; }, Seconds(10));
+  REQUIRE(evicted);
+  WARN("16 nodes: five evicted " << (world.now() - died).ms() << " ms after the kill, in " << cluster.newest_version() - version << " change(s)");
+  CHECK((world.now() - died).ms() <= 1500);
+  CHECK(cluster.newest_version() == version + 1);
+  CHECK(cluster.violation() == "");
+}

@@ -130,12 +130,12 @@ Party::Party(Arena* a, NodeId n) : arena(a), node(n), executor(&a->world.Start(n
 Task<void> Party::Run() {
   auto loaded = co_await acceptor->Load();
   if (!loaded.ok()) co_return;
-  if (disk != nullptr) {
-    auto attached = co_await disk->Attach();
-    (void)attached;
-  }
-  ready = true;
   while (true) {
+    if (disk != nullptr && !disk->attached()) {  // as the engine does: again until it works
+      auto attached = co_await disk->Attach();
+      (void)attached;
+    }
+    ready = true;
     auto propose = Propose();
     co_await std::move(propose);
     co_await SleepFor(Microseconds(static_cast<int64_t>(arena->world.random().Below(20'000))));
@@ -304,7 +304,19 @@ RegisterStormResult RegisterStorm(uint64_t seed, Mutants mutants) {
   if (arena.disk) arena.disk->knobs().read_error = arena.disk->knobs().slow = 0;
   uint64_t told = arena.newest();
   bool alive = arena.wrong.empty() && world.RunUntil([&] { return arena.newest() >= told + 3 || !arena.wrong.empty(); }, Seconds(20));
-  if (arena.wrong.empty() && !alive) arena.Violate("the register does not answer any more");
+  if (arena.wrong.empty() && !alive) {
+    std::string what = "the register does not answer any more:";
+    for (auto& [n, party] : arena.parties) {
+      what += "\n n" + std::to_string(n) + (party->ready ? "" : " not ready") + " storage " + std::to_string(party->acceptor->storage()) +
+              " promised " + std::to_string(party->acceptor->promised().counter) + " register: " + party->reg->trouble();
+      if (party->disk != nullptr) what += party->disk->attached() ? ", disk: " + party->disk->trouble() : ", disk not attached: " + party->disk->trouble();
+      if (party->reg->decided() != nullptr) {
+        what += ", version " + std::to_string(party->reg->decided()->version()) + " storage:";
+        for (const auto& a : party->reg->decided()->acceptors().acceptors()) what += " " + std::to_string(a.storage());
+      }
+    }
+    arena.Violate(what);
+  }
   return {arena.wrong, arena.newest(), world.trace_hash()};
 }
 
