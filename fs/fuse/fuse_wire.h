@@ -12,6 +12,7 @@ inline constexpr uint32_t kInitExt = 1u << 30;              // flags2 is valid
 inline constexpr uint32_t kInitHandleKillprivV2 = 1u << 28;
 inline constexpr uint32_t kInit2DirectIoAllowMmap = 1u << 4;  // bit 36
 inline constexpr uint32_t kOpenParallelDirectWrites = 1u << 6;
+inline constexpr uint32_t kOpcodeTmpFile = 51;             // body and reply of CREATE
 inline constexpr int32_t kNotifyEpoch = 8;                  // FUSE_NOTIFY_INC_EPOCH
 inline constexpr uint32_t kExpireOnly = 1u << 0;
 

@@ -199,6 +199,31 @@ Task<void> DoSeek(FuseServer* s, Request r, KernelInode inode, uint64_t offset, 
   r.Buffer(&out, sizeof(out));
 }
 
+// O_TMPFILE: a file without a name; the kernel keeps no entry of it.
+Task<void> DoTmpFile(FuseServer* s, Request r, KernelInode parent, uint32_t mode, int flags) {
+  auto entry = co_await s->vfs().TmpFile(parent, mode, CallerOf(r.raw()));
+  if (s->Suspended()) co_await s->AwaitLease();
+  if (!entry.ok()) {
+    r.Error(entry.error());
+    co_return;
+  }
+  KernelInode inode = entry->attr.node;
+  FileHandle handle = MakeHandle(inode, flags);
+  if (handle.write) {
+    s->cache().OpenedForWriting(inode);
+    if (!s->cache().HeldEx(inode, entry->attr.acquisition)) handle.direct = true;
+  }
+  FileHandle* kept = s->NewHandle(handle);
+  struct {
+    fuse_entry_out entry;
+    fuse_open_out open;
+  } out{};
+  entry->parent_acquisition = 0;
+  s->FillEntryOut(parent, "", *entry, true, &out.entry);
+  out.open = OpenOut(s, kept, flags, true);
+  r.Buffer(&out, sizeof(out));
+}
+
 void Open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   FuseServer* s = FuseServer::Of(req);
   if (!s->Begin(req)) return;
@@ -209,6 +234,10 @@ void Open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
 void Create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
   FuseServer* s = FuseServer::Of(req);
   if (!s->Begin(req)) return;
+  if (s->session()->IsTmpFile()) {
+    Detach(DoTmpFile(s, Request(s, req), parent, mode, info->flags));
+    return;
+  }
   bool kill = (s->session()->Body<fuse_create_in>()->open_flags & kOpenKillSuidgid) != 0;
   Detach(DoCreate(s, Request(s, req), DirRequest(&s->cache(), parent), parent, name, mode, info->flags, kill));
 }

@@ -135,6 +135,9 @@ void FuseSession::OnReadable() {
       if (on_end_) on_end_();
       return;
     }
+    auto* header = static_cast<fuse_in_header*>(buffer_.mem);
+    tmpfile_ = header->opcode == kOpcodeTmpFile;
+    if (tmpfile_) header->opcode = FUSE_CREATE;
     fuse_session_process_buf(session_, &buffer_);
   }
 }

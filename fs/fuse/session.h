@@ -61,6 +61,8 @@ class FuseSession {
     constexpr size_t kHeader = 40;  // fuse_in_header
     return reinterpret_cast<const T*>(static_cast<const char*>(buffer_.mem) + kHeader);
   }
+  // The CREATE that is being processed was a TMPFILE (libfuse 3.14 does not know it; same body and reply).
+  bool IsTmpFile() const { return tmpfile_; }
   int fd() const { return fd_; }
   bool ended() const { return ended_; }
   const std::string& mountpoint() const { return options_.mountpoint; }
@@ -84,6 +86,7 @@ class FuseSession {
   std::vector<void*> free_buffers_;
   bool ended_ = false;
   bool paused_ = false;
+  bool tmpfile_ = false;
 };
 
 }  // namespace holdfast::fs::fuse
