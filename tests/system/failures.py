@@ -13,6 +13,11 @@ from promises import Failed, Worker, await_promises, prepare_database, verify
 WORK_SECONDS = 1.5
 
 
+def trace(words):
+    if "-v" in sys.argv:
+        print(f"        {time.strftime('%H:%M:%S')} {words}", flush=True)
+
+
 class Scene:
     """A lab with an application mix on it."""
 
@@ -22,7 +27,9 @@ class Scene:
         prepare_database(self.nodes["n1"].mount)
         self.workers = [Worker(n.mount, n.name, kind) for n in it.nodes() for kind in ("files", "append")]
         self.workers += [Worker(self.nodes[n].mount, n, "sqlite") for n in sqlite_nodes]
+        trace("applications started")
         await_promises(self.workers, 5, 60)
+        trace("all of them make progress")
         time.sleep(WORK_SECONDS)
         self.broken_ns = time.monotonic_ns()
 
@@ -94,15 +101,20 @@ def scene_case(function, nodes=3, **kwargs):
 def after_the_break(scene, gone, left, rejoin=True, stall_limit=STALL_LIMIT_SECONDS):
     """The common end: `left` go on, promises kept, `gone` come back and see all, fsck."""
     scene.dead(*gone)
+    trace(f"{', '.join(gone)} gone")
     scene.survivors_go_on(*left)
     stall = scene.stall(*left)
+    trace(f"the survivors go on after {stall:.2f} s")
     scene.end_work(*left)
     files, lines, rows = scene.verify(left[0])
+    trace("promises verified")
     if rejoin:
         for name in gone:
             scene.lab.start(name)
+            trace(f"{name} is back")
             scene.verify(name)
     scene.stop_and_check()
+    trace("stopped, fsck")
     expect(stall <= stall_limit, f"a survivor stalled for {stall:.2f} s; the limit is {stall_limit:.0f} s")
     return f"longest stall of a survivor {stall:.2f} s; {files} files, {lines} lines, {rows} rows verified"
 

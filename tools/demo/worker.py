@@ -79,6 +79,7 @@ def sqlite(mount, name):
             continue
         say("row", name, number)
         number += 1
+        time.sleep(0.02)  # SQLite polls its lock without a queue: without think time one node never meets a free moment
 
 
 if __name__ == "__main__":
