@@ -24,6 +24,7 @@ class Directory {
   void HandleRemove(const MemberId& from, const Message& message);
 
   void Clear() { entries_.clear(); }
+  void Reserve(size_t names) { entries_.reserve(names); }
   // Recovery: a surviving (or new) master reports that it masters the name.
   void Record(const ResourceName& name, const MemberId& master, uint64_t term);
   uint64_t NextTerm() { return ++last_term_; }

@@ -35,6 +35,7 @@ void Master::Handle(Message m) {
 bool Master::HandleForwarded(Message m) {
   auto it = resources_.find(m.name);
   if (it == resources_.end()) return false;
+  if (it->second.removing) removing_.erase(m.name);
   it->second.removing = false;  // our REMOVE will be refused: the directory has sent this one more
   ++it->second.forwards;
   Handle(std::move(m));

@@ -69,6 +69,7 @@ class Master {
   Context& c_;
   std::unordered_map<ResourceName, Resource, ResourceNameHash> resources_;
   std::set<ResourceName> contended_;    // somebody waits
+  std::set<ResourceName> removing_;     // REMOVE is on its way (or they were revived since)
   std::set<ResourceName> dead_ranges_;  // ranges of the dead wait for gate 1
   std::deque<std::pair<Instant, ResourceName>> unused_;  // when they were listed; each name at most once
 };

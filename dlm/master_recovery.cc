@@ -50,7 +50,11 @@ void Master::NoteDisuse(Resource& r) {
 // A REMOVE that has no answer after the flush: its directory may have died after it made somebody else master. Nobody
 // uses the resource, so we are not its master any more.
 void Master::DropRemoving() {
-  std::erase_if(resources_, [](const auto& entry) { return entry.second.removing; });
+  for (const ResourceName& name : removing_) {
+    auto it = resources_.find(name);
+    if (it != resources_.end() && it->second.removing) resources_.erase(it);
+  }
+  removing_.clear();
 }
 
 Resource& Master::Adopt(const ResourceName& name, uint64_t term) {
@@ -102,6 +106,7 @@ void Master::Clear() {
   contended_.clear();
   dead_ranges_.clear();
   unused_.clear();
+  removing_.clear();
 }
 
 std::optional<Instant> Master::NextDeadline() const {
@@ -128,6 +133,7 @@ void Master::Tick() {
       continue;
     }
     r.removing = true;
+    removing_.insert(name);
     Message m(Kind::kRemove, name);
     m.term = r.term;
     m.count = r.forwards;
@@ -139,6 +145,7 @@ void Master::HandleRemoveOk(const Message& m) {
   auto it = resources_.find(m.name);
   if (it == resources_.end() || !it->second.removing || it->second.term != m.term) return;
   contended_.erase(m.name);
+  removing_.erase(m.name);
   resources_.erase(it);
 }
 

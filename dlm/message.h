@@ -63,14 +63,19 @@ struct RangeArgs {
 };
 
 struct ReportEntry {
-  enum class What : uint8_t { kLock = 1, kRange, kMastered } what = What::kLock;
+  enum class What : uint8_t { kLock = 1, kRange } what = What::kLock;
   ResourceName name;
   LockId lock;
   Mode granted = Mode::kIV;     // the lesser of granted and requested
   bool under_recovery = false;  // granted by RECOVERY through a closed gate: proves nothing
   std::optional<ValueBlock> value;
-  uint64_t term = 0;            // kMastered
   RangeArgs range;              // kRange
+};
+
+// A name that the sender masters.
+struct MasteredEntry {
+  ResourceName name;
+  uint64_t term = 0;
 };
 
 struct Message {
@@ -91,7 +96,8 @@ struct Message {
   std::unique_ptr<ValueBlock> value;
   std::unique_ptr<RangeArgs> range;
   std::unique_ptr<RangeConflict> conflict;  // kAnswer to kRangeTest
-  std::vector<ReportEntry> report;
+  std::vector<ReportEntry> report;      // kReport
+  std::vector<MasteredEntry> mastered;  // kReport
   Bytes payload;             // kApp
 
   Message() = default;

@@ -29,10 +29,8 @@ void Recovery::Handle(const MemberId& from, Message m) {
   switch (m.kind) {
     case Kind::kSync: synced_[from] = m.count; break;
     case Kind::kReport:
-      for (ReportEntry& e : m.report) {
-        if (e.what == ReportEntry::What::kMastered) mastered_.emplace_back(from, std::move(e));
-        else staged_[e.name].emplace_back(from, std::move(e));
-      }
+      for (ReportEntry& e : m.report) staged_[e.name].emplace_back(from, std::move(e));
+      if (!m.mastered.empty()) mastered_.emplace_back(from, std::move(m.mastered));
       break;
     case Kind::kReportEnd: ended_.insert(from); break;
     case Kind::kReady: ready_.insert(from); break;
@@ -73,20 +71,23 @@ bool Recovery::Advance() {
 // Locks and ranges whose master is gone go to the directory of their name, which becomes their master; names mastered
 // here go to their directory. Entries for ourselves are staged like anybody's.
 void Recovery::SendReports() {
-  std::map<MemberId, std::vector<ReportEntry>> batches;
+  std::map<MemberId, Message> batches;
   auto flush = [&](const MemberId& to) {
-    auto& batch = batches[to];
-    if (batch.empty()) return;
-    Message m(Kind::kReport, {});
-    m.report = std::move(batch);
-    batch.clear();
+    auto it = batches.find(to);
+    if (it == batches.end()) return;
+    Message m = std::move(it->second);
+    batches.erase(it);
+    m.kind = Kind::kReport;
     if (to == c_.self) Handle(c_.self, std::move(m));
     else c_.Send(to, std::move(m));
   };
+  auto flush_if_full = [&](const MemberId& to, const Message& batch) {
+    if (batch.report.size() + batch.mastered.size() >= c_.knobs.report_batch) flush(to);
+  };
   auto emit = [&](const MemberId& to, ReportEntry e) {
-    auto& batch = batches[to];
-    batch.push_back(std::move(e));
-    if (batch.size() >= c_.knobs.report_batch) flush(to);
+    Message& batch = batches[to];
+    batch.report.push_back(std::move(e));
+    flush_if_full(to, batch);
   };
   auto rebuilt = [&](const MemberId& m) {
     auto it = synced_.find(m);
@@ -94,11 +95,10 @@ void Recovery::SendReports() {
   };
   master_.DropRemoving();
   for (auto& [name, term] : master_.Mastered()) {
-    ReportEntry e;
-    e.what = ReportEntry::What::kMastered;
-    e.name = name;
-    e.term = term;
-    emit(c_.Directory(name), std::move(e));
+    const MemberId& to = c_.Directory(name);
+    Message& batch = batches[to];
+    batch.mastered.push_back({std::move(name), term});
+    flush_if_full(to, batch);
   }
   requester_.Report(rebuilt, emit);
   for (const Member& m : c_.view.members) flush(m.id);
@@ -107,7 +107,11 @@ void Recovery::SendReports() {
 }
 
 void Recovery::Rebuild() {
-  for (auto& [from, e] : mastered_) directory_.Record(e.name, from, e.term);
+  size_t names = 0;
+  for (auto& [from, entries] : mastered_) names += entries.size();
+  directory_.Reserve(names + staged_.size());
+  for (auto& [from, entries] : mastered_)
+    for (MasteredEntry& e : entries) directory_.Record(e.name, from, e.term);
   for (auto& [name, entries] : staged_) RebuildResource(name, entries);
   mastered_.clear();
   staged_.clear();

@@ -58,7 +58,7 @@ class Recovery {
   std::map<MemberId, uint64_t> synced_;   // SYNC came, with the sender's `rebuilt_`
   std::set<MemberId> ended_, ready_;
   std::map<ResourceName, std::vector<std::pair<MemberId, ReportEntry>>> staged_;
-  std::vector<std::pair<MemberId, ReportEntry>> mastered_;
+  std::vector<std::pair<MemberId, std::vector<MasteredEntry>>> mastered_;
 };
 
 }  // namespace holdfast::dlm

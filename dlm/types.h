@@ -39,7 +39,8 @@ class ResourceName {
   std::string bytes_;
 };
 struct ResourceNameHash {
-  size_t operator()(const ResourceName& n) const noexcept { return n.Hash(); }
+  // Not noexcept on purpose: libstdc++ then keeps the hash with each node instead of computing it again along a chain.
+  size_t operator()(const ResourceName& n) const { return n.Hash(); }
 };
 
 // Names a lock within one member's life; never reused.

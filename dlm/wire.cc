@@ -51,11 +51,10 @@ void Put(wire::ReportEntry* w, const ReportEntry& e) {
   w->set_granted(static_cast<int32_t>(e.granted));
   w->set_under_recovery(e.under_recovery);
   if (e.value) Put(w->mutable_value(), *e.value);
-  w->set_term(e.term);
   if (e.what == ReportEntry::What::kRange) Put(w->mutable_range(), e.range);
 }
 bool Get(const wire::ReportEntry& w, ReportEntry* e) {
-  if (w.what() < 1 || w.what() > 3 || w.name().empty() || w.name().size() > kMaxNameBytes) return false;
+  if (w.what() < 1 || w.what() > 2 || w.name().empty() || w.name().size() > kMaxNameBytes) return false;
   e->what = static_cast<ReportEntry::What>(w.what());
   e->name = ResourceName(w.name());
   e->lock = LockId(w.lock());
@@ -63,7 +62,6 @@ bool Get(const wire::ReportEntry& w, ReportEntry* e) {
   if (e->what == ReportEntry::What::kLock) e->granted = static_cast<Mode>(w.granted());
   e->under_recovery = w.under_recovery();
   if (w.has_value() && !Get(w.value(), &e->value.emplace())) return false;
-  e->term = w.term();
   if (e->what == ReportEntry::What::kRange && !Get(w.range(), &e->range)) return false;
   return true;
 }
@@ -100,6 +98,11 @@ Bytes Encode(const Message& m) {
     c->set_type(static_cast<uint32_t>(m.conflict->type));
   }
   for (const ReportEntry& e : m.report) Put(w.add_report(), e);
+  for (const MasteredEntry& e : m.mastered) {
+    auto* entry = w.add_mastered();
+    entry->set_name(e.name.bytes());
+    entry->set_term(e.term);
+  }
   if (!m.payload.empty()) w.set_payload(m.payload.data(), m.payload.size());
   Bytes out(w.ByteSizeLong());
   w.SerializeToArray(out.data(), static_cast<int>(out.size()));
@@ -140,6 +143,11 @@ Result<Message> Decode(uint32_t kind, std::span<const std::byte> body) {
   m.report.resize(static_cast<size_t>(w.report_size()));
   for (int i = 0; i < w.report_size(); ++i)
     if (!Get(w.report(i), &m.report[static_cast<size_t>(i)])) return Error(Errc::kCorrupt, "bad report entry");
+  m.mastered.reserve(static_cast<size_t>(w.mastered_size()));
+  for (const auto& entry : w.mastered()) {
+    if (entry.name().empty() || entry.name().size() > kMaxNameBytes) return Error(Errc::kCorrupt, "bad mastered name");
+    m.mastered.push_back({ResourceName(entry.name()), entry.term()});
+  }
   m.payload.assign(reinterpret_cast<const std::byte*>(w.payload().data()),
                    reinterpret_cast<const std::byte*>(w.payload().data()) + w.payload().size());
   return m;

@@ -25,6 +25,7 @@ Message Full() {
   m.report.push_back(e);
   e.what = ReportEntry::What::kRange, e.granted = Mode::kIV, e.range = *m.range, e.value.reset();
   m.report.push_back(e);
+  m.mastered.push_back({ResourceName("third"), 9});
   m.payload = Bytes(3, std::byte{9});
   return m;
 }
@@ -43,6 +44,8 @@ TEST_CASE("dlm: a message survives the wire", "[dlm][unit]") {
   REQUIRE(got->report.size() == 2);
   CHECK(got->report[0].granted == Mode::kCW);
   CHECK(got->report[1].range.type == RangeType::kExclusive);
+  REQUIRE(got->mastered.size() == 1);
+  CHECK(got->mastered[0].term == 9);
   CHECK(got->payload == m.payload);
 }
 
