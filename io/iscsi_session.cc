@@ -266,7 +266,7 @@ void IscsiSession::Enter(IscsiState state, std::string why) {
   });
 }
 
-void IscsiSession::Drop() {
+void IscsiSession::Drop(const std::string& why) {
   if (watched_ >= 0) reactor_->Unwatch(std::exchange(watched_, -1));
   events_ = 0;
   logged_in_ = false;
@@ -275,9 +275,9 @@ void IscsiSession::Drop() {
   active_.clear();
   for (Attempt* attempt : left) {
     active_.insert(attempt);
-    Finish(attempt, End::kLost, Error(Errc::kDisconnected, "session lost"), 0);
+    Finish(attempt, End::kLost, Error(Errc::kDisconnected, why), 0);
   }
-  if (login_ && !login_->done()) login_->Set(Error(Errc::kDisconnected, "session lost"));
+  if (login_ && !login_->done()) login_->Set(Error(Errc::kDisconnected, why));
 }
 
 void IscsiSession::Lose(std::string why) {
@@ -289,7 +289,7 @@ void IscsiSession::Lose(std::string why) {
     if (options_.drain_at_reconnect) drain_owed_ = true;
     Enter(IscsiState::kConnecting, why);
   }
-  Drop();
+  Drop(why);
   lost_.Set();
 }
 

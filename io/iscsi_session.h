@@ -36,7 +36,7 @@ struct IscsiOptions {
   std::string initiator_name;                // empty: made from the host's name
   Duration login_timeout = Seconds(5);
   Duration command_timeout = Seconds(20);    // then the session counts as lost
-  Duration drain_timeout = Seconds(60);      // of one attempt
+  Duration drain_timeout = Seconds(5);       // of one attempt; then login and reset anew (tgt once gave no answer)
   Duration backoff_min = Milliseconds(20);   // between logins, doubled up to the maximum
   Duration backoff_max = Seconds(1);
   Duration stall_limit = Seconds(60);        // without a session for so long: commands fail with kDisconnected; 0: never
@@ -114,7 +114,7 @@ class IscsiSession {
   void Pump();
   void UpdateEvents();
   void Tick();
-  void Drop();       // the context goes; what was in flight ends as lost
+  void Drop(const std::string& why = "session lost");  // the context goes; what was in flight ends as lost
   void Lose(std::string why);
   void Fence(Error why);
   void Enter(IscsiState state, std::string why);

@@ -5,10 +5,12 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/log.h"
 #include "base/sync.h"
 #include "fence/pr_fence.h"
 #include "io/iscsi_device.h"
@@ -471,6 +473,51 @@ TEST_CASE("iscsi: a silent path stalls I/O, then fails it", "[iscsi][system]") {
     tgt.Resume();
   }
   run(device->Close());
+}
+
+TEST_CASE("iscsi: three sessions survive restarts of the target, all at once", "[iscsi][pr][restart][system]") {
+  Tgt tgt;
+  Reactor reactor;
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  std::vector<std::unique_ptr<IscsiDevice>> devices;
+  const ReservationKey keys[] = {kKeyA, kKeyB, kKeyC};
+  for (ReservationKey key : keys) {
+    devices.push_back(Open(&reactor, tgt));
+    IscsiDevice* device = devices.back().get();
+    REQUIRE(run(device->Register(key)).ok());
+    REQUIRE(run(device->Reserve(key)).ok());
+    device->session().SetReconnectGuard([device, key]() { return device->Restore(key); });
+    device->session().OnState([key](IscsiState state, const std::string& why) {
+      HF_LOG(LogLevel::kInfo, "test", "state", {{"key", key}, {"state", io::IscsiStateName(state)}, {"why", why}});
+    });
+  }
+  for (int round = 0; round < 5; round++) {
+    for (auto& device : devices) REQUIRE(run(device->Read()).ok());  // the generation
+    std::vector<Background> writes(devices.size());
+    tgt.Kill();
+    {
+      ExecutorTurn turn(&reactor);
+      for (size_t i = 0; i < devices.size(); i++) {
+        writes[i].block = Text("round");
+        Detach(WriteBehind(devices[i].get(), &writes[i]));
+      }
+    }
+    run(SleepFor(Milliseconds(50)));
+    tgt.StartAgain();
+    auto all = [](std::vector<Background>* w) -> Task<bool> {
+      for (int i = 0; i < 1000; i++) {
+        if (std::all_of(w->begin(), w->end(), [](const Background& b) { return b.done; })) co_return true;
+        co_await SleepFor(Milliseconds(5));
+      }
+      co_return false;
+    };
+    INFO("round " << round);
+    bool ended = run(all(&writes));
+    for (auto& device : devices) INFO(io::IscsiStateName(device->session().state()));
+    REQUIRE(ended);
+    for (const Background& write : writes) CHECK(write.status.ok());
+  }
+  for (auto& device : devices) run(device->Close());
 }
 
 namespace {
