@@ -69,9 +69,16 @@ StatePtr Register::accepted_here() {
   return accepted_;
 }
 
-void Register::Learn(const Ballot& ballot, const std::string& bytes, bool tell_others) {
+// A value that we know to be decided: by our own ballot (ours), or because somebody says so.
+void Register::Learn(const Ballot& ballot, const std::string& bytes, bool ours) {
   auto state = Parse(bytes);
   if (state == nullptr) return;
+  if (StatePtr known = decided_ != nullptr ? decided_ : accepted_here();
+      known != nullptr && known->cluster_uuid() != state->cluster_uuid()) {
+    // Another `quorum init`. Only a quorum of our own counting takes us from one world to the other.
+    if (!ours) return;
+    decided_ = nullptr;
+  }
   if (decided_ != nullptr && state->version() == decided_->version())
     HF_CHECK(bytes == decided_bytes_, "two values of register version %llu: the register has forked",
              static_cast<unsigned long long>(state->version()));
@@ -82,7 +89,7 @@ void Register::Learn(const Ballot& ballot, const std::string& bytes, bool tell_o
     decided_bytes_ = bytes;
     if (newer) decided_ = state;
   }
-  if (newer && tell_others) {
+  if (newer && ours) {
     RegisterMessage message;
     message.set_kind(DECIDED);
     ToWire(ballot, message.mutable_ballot());
@@ -264,7 +271,7 @@ bool Register::Hopeless(const Phase& phase, const ClusterState* value) const {
 
 namespace {
 
-// The newest value among promises and whether they are a quorum of it.
+// The newest value among promises.
 struct Newest {
   Ballot ballot;
   const std::string* bytes = nullptr;
@@ -278,6 +285,64 @@ Newest FindNewest(const Map& answers) {
       newest = {answer.accepted, &answer.value};
   return newest;
 }
+
+// What the promises say, world by world: a store that slept through a `quorum init` still holds the value of the former
+// cluster (another UUID), perhaps under a higher ballot. Its votes count in neither world; it must not hide the new one.
+class Reading {
+ public:
+  explicit Reading(Mutants mutants) : mutants_(mutants) {}
+
+  template <class Map>
+  void Look(const Map& answers) {
+    quorum_ = false;
+    value_ = nullptr;
+    std::map<std::string, std::pair<Newest, Answers>> worlds;
+    Answers empty;
+    for (const auto& [node, answer] : answers) {
+      auto state = Parsed(answer.accepted, answer.value);
+      if (state == nullptr) {
+        empty.storage[node] = answer.storage;
+        continue;
+      }
+      auto& [newest, who] = worlds[state->cluster_uuid()];
+      who.storage[node] = answer.storage;
+      if (newest.bytes == nullptr || answer.accepted > newest.ballot) newest = {answer.accepted, &answer.value};
+    }
+    for (auto& [uuid, world] : worlds) {
+      auto& [newest, who] = world;
+      who.storage.insert(empty.storage.begin(), empty.storage.end());
+      auto state = Parsed(newest.ballot, *newest.bytes);
+      bool quorum = IsQuorum(*state, who, mutants_);
+      if (value_ != nullptr && !quorum && (quorum_ || newest.ballot < ballot_)) continue;
+      value_ = state;
+      ballot_ = newest.ballot;
+      bytes_ = *newest.bytes;
+      quorum_ = quorum;
+      if (quorum) return;
+    }
+  }
+  bool quorum() const { return quorum_; }
+  const std::shared_ptr<ClusterState>& value() const { return value_; }
+  const Ballot& ballot() const { return ballot_; }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<ClusterState> Parsed(const Ballot& ballot, const std::string& bytes) {
+    if (ballot.counter == 0 || bytes.empty()) return nullptr;
+    auto& [known, state] = parsed_[ballot];
+    if (state == nullptr || known != bytes) {
+      known = bytes;
+      state = Parse(bytes);
+    }
+    return state;
+  }
+  Mutants mutants_;
+  std::map<Ballot, std::pair<std::string, std::shared_ptr<ClusterState>>> parsed_;
+  bool quorum_ = false;
+  std::shared_ptr<ClusterState> value_;
+  Ballot ballot_;
+  std::string bytes_;
+};
 
 template <class Map>
 Answers Who(const Map& answers) {
@@ -293,24 +358,18 @@ Task<Register::Outcome> Register::RunBallot(ChangeFn change, bool confirmed) {
   auto phase = std::make_shared<Phase>();
   phase->attempt = random_->Next();
   phase->ballot = NextBallot();
-  auto base = std::make_shared<std::shared_ptr<ClusterState>>();
-  auto base_ballot = std::make_shared<Ballot>();
   Mutants mutants = options_.mutants;
+  auto reading = std::make_shared<Reading>(mutants);
   size_t configured = options_.nodes.size();
-  std::function<bool(const Phase&)> enough = [base, base_ballot, mutants](const Phase& p) {
-    Newest newest = FindNewest(p.answers);
-    if (newest.bytes == nullptr) return false;
-    if (*base == nullptr || *base_ballot != newest.ballot) {
-      *base = Parse(*newest.bytes);
-      *base_ballot = newest.ballot;
-    }
-    return *base != nullptr && IsQuorum(**base, Who(p.answers), mutants);
+  std::function<bool(const Phase&)> enough = [reading](const Phase& p) {
+    reading->Look(p.answers);
+    return reading->quorum();
   };
   bool disk = disk_ != nullptr && disk_->attached();
-  std::function<bool(const Phase&)> hopeless = [this, base, configured, disk](const Phase& p) {
+  std::function<bool(const Phase&)> hopeless = [this, reading, configured, disk](const Phase& p) {
     // Everybody has answered and nobody has a value: there is no register.
     if (FindNewest(p.answers).bytes == nullptr && p.answers.size() == configured + (disk ? 1 : 0)) return true;
-    return Hopeless(p, base->get());
+    return Hopeless(p, reading->value().get());
   };
   auto first = RunPhase(phase, "", enough, hopeless);
   bool promised = co_await std::move(first);
@@ -332,17 +391,18 @@ Task<Register::Outcome> Register::RunBallot(ChangeFn change, bool confirmed) {
     co_return outcome;
   }
 
-  std::shared_ptr<ClusterState> value = *base;
-  std::string bytes = *FindNewest(phase->answers).bytes;
+  std::shared_ptr<ClusterState> value = reading->value();
+  std::string bytes = reading->bytes();
+  Ballot base_ballot = reading->ballot();
   if (mutants.read_not_accepted && !change) {
-    Learn(*base_ballot, bytes, true);
+    Learn(base_ballot, bytes, true);
     outcome.result = StatePtr(value);
     co_return outcome;
   }
   auto next = std::make_shared<ClusterState>(*value);
   std::string next_bytes = bytes;
   Status refused;
-  bool only_confirm = confirmed && *base_ballot != decided_ballot_;
+  bool only_confirm = confirmed && base_ballot != decided_ballot_;
   if (change && !only_confirm) {
     auto changed = change(*value);
     if (!changed.ok()) {

@@ -106,7 +106,7 @@ class Register {
   void AskPeers(const PhasePtr& phase, const std::string& value);
   Task<void> Serve(NodeId from, RegisterMessage message);
   Task<void> Wait(PhasePtr phase, Instant until);
-  void Learn(const Ballot& ballot, const std::string& bytes, bool tell_others);
+  void Learn(const Ballot& ballot, const std::string& bytes, bool ours);
   bool Hopeless(const Phase& phase, const ClusterState* value) const;
   Ballot NextBallot();
   void Saw(const Ballot& ballot) { highest_ = std::max(highest_, ballot.counter); }

@@ -201,3 +201,34 @@ TEST_CASE("engine: a clean leave evicts nobody and is told at once", "[cluster][
   CHECK(world.RunUntil([&] { return cluster.Settled(); }, Seconds(30)));
   CHECK(cluster.evictions == 0);
 }
+
+TEST_CASE("register: after a second quorum init the former cluster's stores do not hide the new register", "[cluster][sim]") {
+  World world(24);
+  SimClusterOptions options;
+  SimCluster cluster(&world, options);
+  REQUIRE(cluster.Bring());
+  for (uint32_t n = 1; n <= 3; ++n) cluster.Kill(NodeId(n));
+  world.RunFor(Seconds(6));
+  auto& p = world.Start(NodeId(1));
+  auto session = cluster.disk->Open(p);
+  SimKvStore store(&p, cluster.media.at(1).get());
+  OfflineInitOptions init;
+  init.self = NodeId(1);
+  init.args.cluster_name = "sim";
+  init.args.cluster_uuid = std::string(16, 'w');
+  init.args.config_version = 1;
+  init.args.config_hash = "h";
+  for (uint32_t n = 1; n <= 3; ++n) init.args.nodes.push_back({NodeId(n), "", 1, 0});
+  init.args.disk_votes = 2;
+  init.disk = session.get();
+  CHECK(world.Run(p, OfflineInit(init, &p, &world.random(), &store)).code() == Errc::kExists);
+  init.force = true;
+  REQUIRE(world.Run(p, OfflineInit(init, &p, &world.random(), &store)).ok());
+  p.Crash();
+  cluster.ForgetHistory();
+  for (uint32_t n = 3; n >= 1; --n) cluster.StartNode(NodeId(n));  // the old stores first
+  CHECK(world.RunUntil([&] { return cluster.newest() != nullptr && cluster.Settled(); }, Seconds(30)));
+  REQUIRE(cluster.newest() != nullptr);
+  CHECK(cluster.newest()->cluster_uuid() == std::string(16, 'w'));
+  CHECK(cluster.violation() == "");
+}

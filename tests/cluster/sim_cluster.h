@@ -67,6 +67,12 @@ class SimCluster {
   SimLife* life(NodeId node) { return lives_.at(node.v); }
   // Everything that was cut is healed, everybody is up.
   void Heal();
+  // A second quorum init: another world begins.
+  void ForgetHistory() {
+    chain_.clear();
+    newest_.reset();
+    evicted_at.clear();
+  }
   bool AllMembers() const;
   bool Settled() const;         // all members, all know the newest version
   std::string Dump() const;
