@@ -277,6 +277,8 @@ void IscsiSession::Drop(const std::string& why) {
     active_.insert(attempt);
     Finish(attempt, End::kLost, Error(Errc::kDisconnected, why), 0);
   }
+  resets_.clear();
+  reset_ended_.WakeAll();
   if (login_ && !login_->done()) login_->Set(Error(Errc::kDisconnected, why));
 }
 
@@ -467,6 +469,7 @@ void IscsiSession::Finish(Attempt* attempt, End end, Error error, size_t moved) 
   attempt->error = std::move(error);
   attempt->moved = moved;
   attempt->done.Set(true);
+  if (attempt->management) reset_ended_.WakeAll();
   if (closing_) {
     gate_.WakeAll();
   } else {
@@ -544,23 +547,54 @@ void IscsiSession::OnManagement(iscsi_context*, int status, void* data, void* pr
   }
 }
 
-Task<Status> IscsiSession::ResetUnit() {
-  if (!logged_in_ || broken_) co_return Error(Errc::kDisconnected, name_ + ": no session");
-  Attempt attempt;
-  attempt.session = this;
-  attempt.management = true;
-  attempt.deadline = reactor_->clock().Now() + options_.drain_timeout;
-  active_.insert(&attempt);
+IscsiSession::Attempt* IscsiSession::SendReset(Instant deadline) {
+  auto attempt = std::make_shared<Attempt>();
+  attempt->session = this;
+  attempt->management = true;
+  attempt->deadline = deadline;
   // Not iscsi_task_mgmt_lun_reset_async: that one cancels our own commands here, whatever becomes of them there.
-  if (iscsi_task_mgmt_async(context_, url_.lun, ISCSI_TM_LUN_RESET, 0xffffffff, 0, &IscsiSession::OnManagement, &attempt) != 0) {
-    active_.erase(&attempt);
+  if (iscsi_task_mgmt_async(context_, url_.lun, ISCSI_TM_LUN_RESET, 0xffffffff, 0, &IscsiSession::OnManagement, attempt.get()) != 0) {
     broken_ = true;
     broken_why_ = std::string("submit: ") + iscsi_get_error(context_);
-    co_return Error(Errc::kDisconnected, broken_why_);
+    return nullptr;
   }
+  active_.insert(attempt.get());
+  resets_.push_back(std::move(attempt));
   Pump();
-  co_await attempt.done;
-  if (attempt.end != End::kGood) co_return attempt.error;
+  return resets_.back().get();
+}
+
+// One answer to any of our resets will do: each of them was sent after what is to be drained had been accepted.
+Task<Status> IscsiSession::ResetUnit() {
+  if (!logged_in_ || broken_) co_return Error(Errc::kDisconnected, name_ + ": no session");
+  uint64_t session = logins_;
+  Instant deadline = reactor_->clock().Now() + options_.drain_timeout;
+  std::vector<Attempt*> sent;
+  Status outcome = Error(Errc::kDisconnected, "session lost");
+  while (logged_in_ && !broken_ && logins_ == session) {
+    Attempt* reset = SendReset(deadline);
+    if (!reset) break;
+    sent.push_back(reset);
+    auto alive = alive_;
+    TimerId timer = reactor_->PostAt(reactor_->clock().Now() + options_.drain_again, [this, alive] {
+      if (*alive) reset_ended_.WakeAll();
+    });
+    Instant again = reactor_->clock().Now() + options_.drain_again;
+    const Attempt* ended = nullptr;
+    while (!ended && logins_ == session && logged_in_ && reactor_->clock().Now() < again) {
+      co_await reset_ended_.Wait();
+      if (logins_ != session || !logged_in_) break;  // the attempts went with their context
+      for (const Attempt* attempt : sent) ended = attempt->done.done() ? attempt : ended;
+    }
+    reactor_->Cancel(timer);
+    if (!ended) continue;
+    outcome = ended->end == End::kGood ? Status{} : Status(ended->error);
+    break;
+  }
+  if (logins_ == session && logged_in_) {
+    for (Attempt* attempt : sent) active_.erase(attempt);  // an answer to one of the others is of no interest any more
+  }
+  if (!outcome.ok()) co_return outcome;
   // Every nexus gets a UNIT ATTENTION now; ours is taken here.
   ScsiCommand test;
   test.cdb_size = 6;

@@ -21,6 +21,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -36,7 +37,9 @@ struct IscsiOptions {
   std::string initiator_name;                // empty: made from the host's name
   Duration login_timeout = Seconds(5);
   Duration command_timeout = Seconds(20);    // then the session counts as lost
-  Duration drain_timeout = Seconds(5);       // of one attempt; then login and reset anew (tgt once gave no answer)
+  Duration drain_again = Milliseconds(500);  // a reset without an answer is sent again: when two sessions reset at once
+                                             // over one write in flight, tgt answers only the last
+  Duration drain_timeout = Seconds(10);      // then the session counts as lost: login and reset anew
   Duration backoff_min = Milliseconds(20);   // between logins, doubled up to the maximum
   Duration backoff_max = Seconds(1);
   Duration stall_limit = Seconds(60);        // without a session for so long: commands fail with kDisconnected; 0: never
@@ -101,6 +104,7 @@ class IscsiSession {
   Status Parse(const std::string& url);
   Task<Status> Login();
   Task<Status> ResetUnit();
+  Attempt* SendReset(Instant deadline);
   Task<Status> Recover(bool drain);
   Task<void> Keep();
   Task<Status> Admit();
@@ -134,6 +138,8 @@ class IscsiSession {
   uint64_t logins_ = 0;
   std::unique_ptr<Completion<Status>> login_;
   std::set<Attempt*> active_;  // ordered by address, never iterated for output
+  std::vector<std::shared_ptr<Attempt>> resets_;  // libiscsi may still name them, until the context goes
+  WaitList reset_ended_;
   unsigned at_target_ = 0;
   WaitList gate_;
   Event lost_;

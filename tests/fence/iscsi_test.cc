@@ -333,6 +333,40 @@ TEST_CASE("iscsi: a lost session is drained before the next write", "[iscsi][slo
   run(device->Close());
 }
 
+TEST_CASE("iscsi: two drains at once over one write in flight both end, after it has landed", "[iscsi][slow][system]") {
+  Tgt tgt({.slow_ms = kSlowMs});
+  Reactor reactor;
+  auto run = [&](auto task) { return reactor.RunTask(std::move(task)); };
+  auto writer = Open(&reactor, tgt);
+  auto one = Open(&reactor, tgt);
+  auto two = Open(&reactor, tgt);
+  Background write;
+  StartSlow(&reactor, writer.get(), &write, "SLOWIO in flight");
+  int landed = 0;
+  bool over = false;
+  auto drain = [](IscsiDevice* device, const Tgt* target, int* count, bool* flag) -> Task<void> {
+    auto status = co_await device->Drain();
+    CHECK(status.ok());
+    CHECK(target->TextAt(kPlace) == "SLOWIO in flight");
+    *flag = ++*count == 2;
+  };
+  Instant begun = reactor.clock().Now();
+  {
+    ExecutorTurn turn(&reactor);
+    Detach(drain(one.get(), &tgt, &landed, &over));
+    Detach(drain(two.get(), &tgt, &landed, &over));
+  }
+  run(Until(&over));
+  CHECK((reactor.clock().Now() - begun).ms() < kSlowMs + 1500);
+  CHECK(one->session().logins() == 1);
+  CHECK(two->session().logins() == 1);
+  run(Until(&write.done));
+  CHECK(write.status.ok());
+  run(writer->Close());
+  run(one->Close());
+  run(two->Close());
+}
+
 TEST_CASE("iscsi: a new session waits for what an earlier life left in flight", "[iscsi][slow][system]") {
   Tgt tgt({.slow_ms = kSlowMs});
   Reactor reactor;
