@@ -1,5 +1,6 @@
 #include "cluster/client.h"
 
+#include <optional>
 #include <unordered_map>
 
 #include "base/control.pb.h"
@@ -52,6 +53,7 @@ class ClusterClient final : public dlm::ClusterLink {
   bool joined_ = false;   // the handler hears of the connection's end from now on
   bool leaving_ = false;  // its end is what we want
   RegisterVersion seen_;
+  std::optional<dlm::View> early_view_;  // pushed before Join had returned
   std::shared_ptr<bool> alive_;
 };
 
@@ -119,9 +121,14 @@ void ClusterClient::OnPacket(std::span<const std::byte> packet) {
 void ClusterClient::OnView(const control::View& in) {
   auto view = FromProto(in);
   if (!view.ok()) return Lose(view.error().message);
-  if (!joined_ || view->version < seen_) return;
+  if (view->version < seen_) return;
   seen_ = view->version;
-  handler_.OnView(*view);
+  // A view may overtake the coroutine that is still on its way out of Join with an older one: it is what Join returns.
+  if (joined_) {
+    handler_.OnView(*view);
+  } else {
+    early_view_ = std::move(*view);
+  }
 }
 
 void ClusterClient::OnClosed() { Lose("holdfastd closed the connection: its incarnation is over"); }
@@ -166,6 +173,8 @@ Task<Result<dlm::Joined>> ClusterClient::Join(dlm::JoinRequest request) {
   joined.lease_path = in.lease_path();
   joined.view = std::move(*view);
   if (!connection_->open()) co_return Error(Errc::kDisconnected, "holdfastd is gone");
+  if (early_view_ && early_view_->version > joined.view.version) joined.view = std::move(*early_view_);
+  early_view_.reset();
   seen_ = joined.view.version;
   joined_ = true;
   co_return joined;
