@@ -81,6 +81,9 @@ def run_one(test, campaign, logs, scratch):
     log = os.path.join(logs, re.sub(r"\W+", "_", test["name"]) + ".log")
     start = time.monotonic()
     with open(log, "wb") as out:
+        if not os.access(test["cmd"][0], os.X_OK):
+            result.failed, result.why = 1, test["cmd"][0] + " is not built"
+            return result
         process = subprocess.Popen(test["cmd"], cwd=test.get("workdir") or scratch, env=env, stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         with lock:
