@@ -31,7 +31,10 @@ namespace {
 
 }  // namespace
 
-Daemon::Daemon(bool foreground) {
+Daemon::Daemon(bool foreground, const std::string& log_file) {
+  if (!log_file.empty()) LogToFile(log_file);
+  // What goes wrong before the mount is up is one line on standard error.
+  if (log_file.empty() && !foreground) SetLogLevel(LogLevel::kError);
   if (foreground) return;
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return;
@@ -50,18 +53,14 @@ Daemon::Daemon(bool foreground) {
   setsid();
 }
 
-void Daemon::Ready(const std::string& log_file) {
-  if (pipe_ < 0) {
-    if (!log_file.empty()) LogToFile(log_file);
-    return;
-  }
+void Daemon::Ready() {
+  if (pipe_ < 0) return;
   (void)!chdir("/");
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   dup2(null, 0);
   dup2(null, 1);
   struct stat st{};
   bool keep = fstat(2, &st) == 0 && S_ISREG(st.st_mode);
-  if (!log_file.empty()) LogToFile(log_file);
   if (!keep) dup2(null, 2);
   close(null);
   unsigned char ok = 0;

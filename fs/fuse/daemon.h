@@ -1,5 +1,5 @@
 // Going into the background: the parent waits until the mount is up (exit 0) or has failed (exit 32, mount(8)), then ends.
-// After Ready the daemon logs to the given file; without one it keeps standard error when that is a regular file (a
+// The daemon logs to the given file; without one it keeps standard error after Ready when that is a regular file (a
 // service manager's log), and is silent otherwise, so that it never holds a pipe of its starter open.
 #pragma once
 
@@ -10,9 +10,9 @@ namespace holdfast::fs::fuse {
 class Daemon {
  public:
   // foreground: nothing is forked. In the parent this does not return.
-  explicit Daemon(bool foreground);
+  Daemon(bool foreground, const std::string& log_file);
   // Mounted: lets the parent go.
-  void Ready(const std::string& log_file);
+  void Ready();
   // Not mounted: one line on standard error; returns the exit code for main.
   int Failed(const std::string& message, int exit_code);
 

@@ -29,8 +29,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (line->fake) return 0;
+  Daemon daemon(line->foreground, line->log);
   if (line->debug) SetLogLevel(LogLevel::kDebug);
-  Daemon daemon(line->foreground);
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;

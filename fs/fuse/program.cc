@@ -33,13 +33,12 @@ int Program::Run() {
   signal(SIGPIPE, SIG_IGN);
   Status up = reactor_.RunTask(Up());
   if (!up.ok()) {
-    HF_LOG(LogLevel::kError, "mount", "failed", {{"error", up.error().ToString()}});
     int code = daemon_.Failed(up.error().message.empty() ? up.error().ToString() : up.error().message, kExitMount);
     std::_Exit(code);  // nothing was promised to anybody; joined members are left to holdfastd
   }
   up_ = true;
-  std::string log = line_.log;
-  daemon_.Ready(log);
+  daemon_.Ready();
+  SetLogLevel(line_.debug ? LogLevel::kDebug : LogLevel::kInfo);
   HF_LOG(LogLevel::kInfo, "mount", "mounted", {{"volume", device_->info().name}, {"on", line_.directory}});
   reactor_.Run();
   return exit_code_;
@@ -261,7 +260,10 @@ Task<void> Program::WithdrawEnd(Error why) {
 // ---- the cluster ------------------------------------------------------------------------------------------------
 
 void Program::OnView(const dlm::View& view) {
-  if (!space_) return;
+  if (!space_) {
+    early_view_ = view;  // it came while Join was still taking the mount number
+    return;
+  }
   space_->SetView(view);
   if (mount_) mount_->OnView(view);
 }

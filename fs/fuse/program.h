@@ -64,6 +64,7 @@ class Program : public dlm::ClusterLinkHandler {
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<Channel> channel_;
   std::unique_ptr<dlm::LockSpace> space_;
+  std::optional<dlm::View> early_view_;  // pushed before space_ was made
   std::unique_ptr<dlm::ClusterLink> link_;
   std::optional<dlm::Joined> joined_;
   Reservations* reservations_ = nullptr;  // the device's, when a key was registered

@@ -63,6 +63,7 @@ Task<Status> Program::JoinCluster(const Superblock& super) {
   channel_ = std::make_unique<Channel>(transport_.get(), &reactor_, channel_options);
   space_ = dlm::MakeLockSpace(reactor_, channel_.get(), joined_->self);
   space_->SetView(joined_->view);
+  if (early_view_) space_->SetView(*early_view_);
   co_return Status();
 }
 

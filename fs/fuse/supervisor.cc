@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <memory>
 #include <mutex>
 #include <poll.h>
@@ -161,10 +162,22 @@ int EndOfMount(const World& world, bool announced) {
   return 0;
 }
 
+// Standard streams of the one who mounts must not be held open by us; a log file may.
+void CloseStreams() {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0) return;
+  dup2(null, 0);
+  dup2(null, 1);
+  struct stat st{};
+  if (fstat(2, &st) != 0 || !S_ISREG(st.st_mode)) dup2(null, 2);
+  close(null);
+}
+
 }  // namespace
 
 int SupervisorMain(int socket) {
   prctl(PR_SET_NAME, kSupervisorName);
+  CloseStreams();
   // Whoever stops the mount must not stop this: it ends with the mount, or by a message.
   for (int s : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGTSTP}) signal(s, SIG_IGN);
   World world;
