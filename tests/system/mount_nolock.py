@@ -161,8 +161,8 @@ def stale_readers_end():
         wait_for(lambda: raises(os.pread, fd, 10, 0), 5, "an open descriptor reads cached pages after the mount's death")
         took = time.monotonic() - begun
         expect(raises(os.stat, f"{m}/cached"), "stat answers after the mount's death")
-        os.close(fd)
         mapping.close()
+        raises(os.close, fd)
         subprocess.run(["umount", "-l", m], capture_output=True)
     with mounted():
         pass
@@ -178,7 +178,7 @@ def supervisor_is_replaced():
         wait_for(supervisors, 10, "no supervisor")
         first = supervisors()[0]
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: supervisors() and supervisors()[0] != first, 10, "no new supervisor")
+        wait_for(lambda: [p for p in supervisors() if p != first], 10, "no new supervisor")
         with open(f"{m}/after", "w") as f:
             f.write("still here")
         expect(open(f"{m}/after").read() == "still here", "the mount does not go on")
