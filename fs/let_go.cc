@@ -125,6 +125,16 @@ Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
   }
 }
 
+void LockTable::CountRelief() {
+  constexpr unsigned kMany = 8;
+  Instant now = clock_.Now();
+  if (relief_window_ + Seconds(1) < now) {
+    relief_window_ = now;
+    let_go_in_window_ = 0;
+  }
+  if (++let_go_in_window_ % kMany == 0 && relieve_) relieve_();
+}
+
 Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   LockMode from = lock.held;
   lock.stop_new = true;
@@ -142,6 +152,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   LockHooks* hooks = hooks_[static_cast<uint8_t>(lock.resource.type)];
   if (hooks && from == LockMode::kEx && !failed_) {
     lock.step = "letting go: writing in place";
+    CountRelief();
     Status flushed = co_await hooks->Flush(lock.resource);
     if (!flushed.ok() && !failed_) {
       // The lock must not move: what it protects is not in place. Withdraw; the others replay our journal.

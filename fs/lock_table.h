@@ -115,6 +115,10 @@ class LockTable {
   // Called with the first error that makes this mount useless (a Flush failed, the DLM gave up).
   void SetFatal(std::function<void(Error)> fatal) { fatal_ = std::move(fatal); }
 
+  // Called when others take many written locks from us one by one: writing everything in place at once makes the next
+  // ones cheap.
+  void SetRelieve(std::function<void()> relieve) { relieve_ = std::move(relieve); }
+
   // auto guard = co_await locks.Lock(resource, LockMode::kEx);   -> Result<LockGuard>
   // Does not suspend when the lock is cached and free. Errors: kWouldBlock (noqueue), kInterrupted, kFenced or kIo
   // after Fail(). REQUIRES: the caller has no guard of this resource (no recursion, no upgrade in place).
@@ -178,6 +182,7 @@ class LockTable {
   void OnBlocking(Resource resource, LockMode wanted);
   void FailWaiters(CachedLock& lock, const Error& error);
   Instant HoldUntil(const CachedLock& lock) const;
+  void CountRelief();
   void Touch(CachedLock& lock);
   void TrimIdle();
   void Erase(CachedLock& lock);
@@ -189,6 +194,9 @@ class LockTable {
   bool polite_[256] = {};
   KernelHooks* kernel_ = nullptr;
   std::function<void(Error)> fatal_;
+  std::function<void()> relieve_;
+  Instant relief_window_;        // EX locks let go since then
+  unsigned let_go_in_window_ = 0;
   std::unordered_map<Resource, std::unique_ptr<CachedLock>> locks_;
   CachedLock* idle_oldest_ = nullptr;  // intrusive list of locks without guards
   CachedLock* idle_newest_ = nullptr;

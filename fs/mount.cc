@@ -1,5 +1,7 @@
 #include "fs/mount.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "fs/alloc.h"
 #include "fs/app_messages.h"
@@ -67,7 +69,7 @@ Task<Status> Mount::Start() {
   if (!opened.ok()) co_return opened;
 
   VfsParts parts;
-  parts.device = &gate_;
+  parts.device = &journal_->data_device();
   parts.super = &super_;
   parts.cache = cache_.get();
   parts.journal = journal_.get();
@@ -92,6 +94,9 @@ Task<Status> Mount::Start() {
   if (!started.ok()) co_return started;
   messages_->Start();
   if (recovery_) recovery_->SetAdopt([this](MountNo journal) { return Adopt(journal); });
+  locks_->SetRelieve([this] {
+    if (!relieving_) Detach(Relieve());
+  });
   started_ = true;
   co_return Status();
 }
@@ -127,6 +132,34 @@ Task<Status> Mount::ReplayAllOwn() {
     HF_LOG(LogLevel::kInfo, "recovery", "replayed", {{"journal", i}});
   }
   co_return Status();
+}
+
+Task<void> Mount::Relieve() {
+  if (relieving_ || fatal_ || !started_) co_return;
+  relieving_ = true;
+  VfsCore& core = vfs_->core();
+  std::vector<InodeNo> dirty;
+  core.table.ForEach([&](Inode& inode) {
+    if (inode.data.dirty() || inode.dirty_core) dirty.push_back(inode.number);
+  });
+  std::sort(dirty.begin(), dirty.end());
+  for (InodeNo number : dirty) {
+    if (fatal_ || stopping_) break;
+    // Only what is cached and free right now: never wait for a lock, never take one back.
+    LockGuard guard = locks_->TryLock(ResourceOf(number), LockMode::kEx);
+    if (!guard) continue;
+    Inode* inode = core.table.Find(number, guard.acquisition());
+    if (inode == nullptr) continue;
+    LockedInode locked(std::move(guard), inode, &core.table);
+    Status written = co_await core.WriteBack(inode);
+    if (!written.ok()) break;  // its owner meets the same error
+  }
+  if (!fatal_ && !stopping_) {
+    Status done = co_await journal_->Checkpoint();
+    if (!done.ok()) HF_LOG(LogLevel::kDebug, "mount", "relief", {{"error", done.error().ToString()}});
+  }
+  relieving_ = false;
+  relieved_.WakeAll();
 }
 
 Task<Status> Mount::CheckpointForOthers() {
@@ -165,6 +198,8 @@ Task<Status> Mount::Stop() {
     co_await recovery_->Join();
   }
   messages_->Stop();
+  stopping_ = true;
+  while (relieving_) co_await relieved_.Wait();
   Status stopped = co_await vfs_->Stop();
   if (!stopped.ok()) co_return stopped;
   Status given = co_await allocator_->Close();

@@ -83,6 +83,8 @@ class Mount {
   Task<Status> OpenJournal();
   Task<Status> ReplayAllOwn();
   Task<Status> CheckpointForOthers();
+  // Others read what we wrote, file by file: bring all of it in place at once.
+  Task<void> Relieve();
   // What a replayed journal leaves is ours now: its claims go back, its orphans are freed when nobody has them open.
   Task<Status> Adopt(MountNo journal);
 
@@ -103,6 +105,9 @@ class Mount {
   LockGuard journal_lock_;
   std::function<void(Error)> on_fatal_;
   bool fatal_ = false;
+  bool relieving_ = false;
+  bool stopping_ = false;
+  WaitList relieved_;
   bool withdrawn_ = false;
   bool started_ = false;
   Error reason_ = Errc::kOk;
