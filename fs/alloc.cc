@@ -199,6 +199,7 @@ Task<Result<Reservation>> Allocator::Reserve(ReserveRequest request) {
 void Allocator::Commit(Transaction& tx, Extent extent) {
   claims_->EndData(extent.start.v, extent.count);
   claims_changed_ = true;
+  tx.OrderAfterData();
   tx.OnAbort([this, extent] { claims_->RestoreData(extent.start.v, extent.count); });
 }
 

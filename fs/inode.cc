@@ -53,6 +53,7 @@ void Inode::Touch(WallTime now, bool modified) {
 }
 
 void Inode::Log(Transaction& tx, bool with_size) {
+  if (with_size && core.size > disk_size) tx.OrderAfterData();
   if (with_size) disk_size = core.size;
   DiskInode& on_disk = *reinterpret_cast<DiskInode*>(tx.Change(block).data() + kInodeOffset);
   on_disk = core;

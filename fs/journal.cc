@@ -9,7 +9,7 @@
 namespace holdfast::fs {
 
 Journal::Journal(BlockDevice& device, const Geometry& geometry, MetaCache& cache, JournalKnobs knobs)
-    : device_(device), geometry_(geometry), cache_(cache), knobs_(knobs), running_(std::make_unique<Running>()) {}
+    : device_(device), geometry_(geometry), cache_(cache), knobs_(knobs), data_device_(device), running_(std::make_unique<Running>()) {}
 
 Journal::~Journal() = default;
 
@@ -45,6 +45,7 @@ Task<Status> Journal::Close() {
   HF_CO_TRY(co_await Checkpoint());
   HF_CHECK(joined_ == 0 && running_->empty() && records_.empty(), "journal %u closes with work left", journal_.v);
   if (age_timer_) Executor::Current().Cancel(std::exchange(age_timer_, 0));
+  if (Unflushed(data_device_.writes())) HF_CO_TRY(co_await FlushShared());
   header_.state = JournalState::kClean;
   HF_CO_TRY(co_await WriteHeader());
   open_ = false;
@@ -127,9 +128,15 @@ Task<Status> Journal::Commit() {
 
 Task<Status> Journal::Sync() {
   if (failed_) co_return failure_;
+  uint64_t data = data_device_.writes();
   uint64_t before = committed_sequence_;
   bool in_progress = before + 1 < running_sequence_;
   HF_CO_TRY(co_await Commit());
+  if (tracked_) {
+    if (!Unflushed(data)) co_return Status();
+    auto flushed = co_await FlushShared();
+    co_return flushed;
+  }
   // A commit that began after this call has flushed the device; one under way may have flushed too early.
   bool flushed = committed_sequence_ > before + (in_progress ? 1 : 0);
   if (flushed || !device_.info().volatile_cache) co_return Status();
@@ -158,10 +165,12 @@ Task<Status> Journal::FlushShared() {
     }
     flush_running_ = true;
     uint64_t number = ++flush_started_;
+    uint64_t covered = data_device_.writes();
     ++counters_.flushes;
     auto flushed = co_await device_.Flush();
     flush_running_ = false;
     if (flushed.ok()) flush_done_ = number;
+    if (flushed.ok()) data_flushed_ = covered;
     flush_changed_.WakeAll();
     if (!flushed.ok()) {
       SetFailed(flushed.error());

@@ -2,7 +2,7 @@
 //
 // A record's life: running (operations join) -> committing (closed: no operation is joined; images copied, versions
 // raised, checksums set; descriptors + images written; flush; commit block with FUA; one step where the device has no
-// volatile cache) -> logged (durable; images wait to be written in place) -> checkpointed (in place and flushed; the
+// volatile cache, or where no unflushed data becomes reachable: the commit block's checksum covers the images) -> logged (durable; images wait to be written in place) -> checkpointed (in place and flushed; the
 // tail has moved past it). One record commits at a time; everybody who waits meanwhile shares the next one.
 // INVARIANT: nothing is written in place before the record that carries it is durable; the tail moves only after
 // what is behind it is in place and flushed; sequence numbers are never reused.
@@ -26,6 +26,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "base/sync.h"
+#include "fs/data_device.h"
 #include "fs/geometry.h"
 #include "fs/journal_header.h"
 #include "fs/meta_cache.h"
@@ -47,7 +48,7 @@ struct JournalCounters {
 };
 
 // For tests only: deliberately broken order, so that the crash test can show that it notices.
-enum class JournalMutant : uint8_t { kNone, kCommitBeforeImages, kTailEarly };
+enum class JournalMutant : uint8_t { kNone, kCommitBeforeImages, kTailEarly, kUnordered };
 
 class Journal {
  public:
@@ -80,6 +81,13 @@ class Journal {
   Task<Status> WriteInPlace(Resource resource);
   // Everything finished before the call is in place, flushed, and the tail has moved past it.
   Task<Status> Checkpoint();
+
+  // File data goes through this device from now on: then a commit that makes no fresh data reachable
+  // (Transaction::OrderAfterData) needs one flush instead of two. Without it every commit is ordered after all writes.
+  BlockDevice& data_device() {
+    tracked_ = true;
+    return data_device_;
+  }
 
   // Called at each commit right before the images are taken, with nothing joined: state that operations share and
   // that is encoded as a whole (claims). Change blocks through `tx`; it must not suspend.
@@ -138,6 +146,8 @@ class Journal {
   void Erase(uint64_t block);
   std::vector<uint64_t> PendingUpTo(uint64_t sequence) const;
 
+  // Has file data been written that no flush has covered (since `writes` of them, at least)?
+  bool Unflushed(uint64_t writes) const { return device_.info().volatile_cache && data_flushed_ < writes; }
   bool HasRoom(uint32_t max_blocks) const;
   void SetFailed(const Error& error);
 
@@ -149,6 +159,9 @@ class Journal {
   std::function<void(Transaction&)> hook_;
   uint32_t hook_blocks_ = 0;
   JournalMutant mutant_ = JournalMutant::kNone;
+  DataDevice data_device_;
+  bool tracked_ = false;
+  uint64_t data_flushed_ = 0;  // of data_device_.writes()
 
   MountNo journal_;
   JournalHeader header_;

@@ -155,6 +155,8 @@ Task<Status> Journal::WriteInPlace(Resource resource) {
     unflushed_.erase(it);
     if (flush > flush_done_) HF_CO_TRY(co_await FlushShared());
   }
+  // File data in place, too.
+  if (tracked_ && Unflushed(data_device_.writes())) HF_CO_TRY(co_await FlushShared());
   co_return Status();
 }
 

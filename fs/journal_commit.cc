@@ -74,6 +74,7 @@ std::shared_ptr<Journal::Record> Journal::BuildRecord() {
   auto record = std::make_shared<Record>();
   std::unique_ptr<Running> running = std::exchange(running_, std::make_unique<Running>());
   auto images = static_cast<uint32_t>(running->blocks.size());
+  record->ordered = running->ordered;
   auto entries = static_cast<uint32_t>(images + running->forgets.size());
   record->descriptors = std::max<uint32_t>(1, (entries + kLogEntriesPerBlock - 1) / kLogEntriesPerBlock);
   record->sequence = running_sequence_;
@@ -152,6 +153,15 @@ Task<Status> Journal::WriteRecord(std::shared_ptr<Record> record) {
     // What completes is durable: one step, the checksum in the commit block covers a torn write.
     auto done = co_await WriteLog(record->position, all, WriteFlags::kNone);
     co_return done;
+  }
+  bool unflushed = !tracked_ || Unflushed(data_device_.writes());
+  bool ordered = !tracked_ || (record->ordered && mutant_ != JournalMutant::kUnordered);
+  if (!unflushed || !ordered) {
+    // Nothing fresh becomes reachable. One flush makes the record durable, and overwritten data with it.
+    auto written = co_await WriteLog(record->position, all, unflushed ? WriteFlags::kNone : WriteFlags::kFua);
+    if (!written.ok() || !unflushed) co_return written;
+    auto flushed = co_await FlushShared();
+    co_return flushed;
   }
   HF_CO_TRY(co_await WriteLog(record->position, all.first(body), WriteFlags::kNone));
   if (mutant_ != JournalMutant::kCommitBeforeImages) HF_CO_TRY(co_await FlushShared());

@@ -10,6 +10,7 @@ struct Journal::Running {
   std::vector<BlockRef> blocks;  // each once (MetaBlock::dirty)
   std::vector<std::pair<BlockNo, Resource>> forgets;
   uint64_t finished = 0;
+  bool ordered = false;  // something in it makes fresh data reachable
   bool empty() const { return blocks.empty() && forgets.empty(); }
 };
 
@@ -23,6 +24,7 @@ struct Journal::Record {
   std::vector<BlockRef> images;  // emptied when it is logged
   std::vector<uint64_t> numbers;  // image i is block numbers[i]
   std::vector<BlockNo> forgets;
+  bool ordered = false;
   uint32_t left = 0;      // images of it that are the newest of their block and not in place
   std::span<const std::byte> Image(uint32_t index) const {
     return bytes.span().subspan(size_t{descriptors + index} * kBlockSize, kBlockSize);

@@ -67,6 +67,8 @@ void Transaction::Forget(BlockNo block, Resource resource) {
   forgotten_.emplace_back(block, resource);
 }
 
+void Transaction::OrderAfterData() { journal_->running_->ordered = true; }
+
 void Transaction::Finish() {
   if (!journal_) return;
   journal_->TxFinish(*this);

@@ -43,6 +43,10 @@ class [[nodiscard]] Transaction {
   // The same for a block that is not in memory.
   void Forget(BlockNo block, Resource resource);
 
+  // What it changes makes file data reachable that was written before (a new extent, a larger size): the data must be
+  // durable before the record is. Allocator::Commit() does it for new extents.
+  void OrderAfterData();
+
   // Keeps the changes; they are durable when the journal's commit of sequence() is.
   void Finish();
   // Undoes everything; also what the destructor does.

@@ -99,6 +99,7 @@ Task<Status> VfsCore::LogPieces(Inode* inode, std::vector<Piece>* pieces) {
         parts.allocator->Commit(*tx, {p.start, p.count});
         inode->core.blocks = inode->core.blocks + p.count;
       } else {
+        tx->OrderAfterData();
         status = extents.MarkWritten(p.first, p.count);
       }
       if (!status.ok()) {

@@ -1,6 +1,7 @@
 // Crash cuts of a whole mount: a workload of file operations, cut at the device's writes; each unflushed sector kept,
 // lost or torn; then replay, fsck finds nothing, everything that fsync acknowledged is there, what was synced away is
-// gone. Control: without replay fsck must find something somewhere.
+// gone, and no file shows a byte (other than 0)
+// that was never written to it. Control: without replay fsck must find something somewhere.
 #include "base/log.h"
 #include "fs/check.h"
 #include "tests/fs/vfs_rig.h"
@@ -11,14 +12,10 @@ namespace {
 
 const Caller kMe{0, 0, 022};
 
-struct File {
-  std::string data;
-  bool certain = false;  // synced, and nothing was done to it since
-};
-
 struct Promise {
   std::map<std::string, std::string> there;  // name -> content, synced
   std::set<std::string> gone;                // removed, and synced since
+  std::map<std::string, std::vector<std::string>> states;  // everything that a file of that name ever held
 };
 
 // One process writing, renaming, removing, syncing in two directories. Names are dir/name.
@@ -77,6 +74,7 @@ class Workload {
     if (!made.ok()) co_return made.error();
     KernelInode node = made->attr.node;
     std::string data = Bytes(random_->Below(3) ? random_->Below(3000) : random_->Below(60'000));
+    promise_.states[path].push_back(data);
     auto written = co_await vfs_->Write(node, 0, AsBytes(data), {});
     if (!written.ok()) co_return written.error();
     HF_CO_TRY(co_await vfs_->Release(node));
@@ -89,6 +87,7 @@ class Workload {
     if (path.empty()) co_return Status();
     Doubt(path);
     std::string data = Bytes(1 + random_->Below(10'000));
+    promise_.states[path].push_back(files_[path] + data);
     auto written = co_await vfs_->Write(nodes_[path], files_[path].size(), AsBytes(data), {});
     if (!written.ok()) co_return written.error();
     files_[path] += data;
@@ -125,6 +124,7 @@ class Workload {
     if (to == from) co_return Status();
     Doubt(from);
     Doubt(to);
+    for (auto& state : std::vector<std::string>(promise_.states[from])) promise_.states[to].push_back(state);
     auto done = co_await vfs_->Rename(DirNode(from), Leaf(from), DirNode(to), Leaf(to), 0);
     if (!done.ok()) co_return done.error();
     files_[to] = files_[from];
@@ -188,6 +188,32 @@ Task<std::string> Keeps(Vfs* vfs, Promise promise) {
   co_return "";
 }
 
+// Is every byte of every file there one that was written at that place?
+Task<std::string> NothingStale(Vfs* vfs, const Promise* promise) {
+  for (const char* dir : {"a", "b"}) {
+    std::string text = dir;
+    auto in = co_await vfs->Lookup(kRootNode, text);
+    if (!in.ok()) co_return in.error().ToString();
+    if (!in->found()) continue;
+    for (auto& [path, states] : promise->states) {
+      if (path[0] != dir[0]) continue;
+      std::string leaf = path.substr(2);
+      auto entry = co_await vfs->Lookup(in->attr.node, leaf);
+      if (!entry.ok()) co_return path + ": " + entry.error().ToString();
+      if (!entry->found() || entry->attr.size == 0) continue;
+      AlignedBuffer out(entry->attr.size);
+      auto read = co_await vfs->Read(entry->attr.node, 0, out.span().first(entry->attr.size), {});
+      if (!read.ok()) co_return path + ": " + read.error().ToString();
+      for (size_t i = 0; i < read->bytes; ++i) {
+        bool known = out.data()[i] == std::byte{0};  // a truncation under way
+        for (auto& state : states) known |= i < state.size() && static_cast<std::byte>(state[i]) == out.data()[i];
+        if (!known) co_return path + " shows bytes that were never written to it, from " + std::to_string(i);
+      }
+    }
+  }
+  co_return "";
+}
+
 std::string Findings(const Result<CheckReport>& report, bool tidy) {
   if (!report.ok()) return "fsck: " + report.error().ToString();
   std::string text;
@@ -219,17 +245,23 @@ std::string Verify(uint64_t seed, sim::DiskImage image, const Promise& promise, 
   if (!wrong.empty() || !deep || !replay) return wrong;
   auto rig = std::make_unique<VfsRig>(session.get());
   auto started = world.Run(p, rig->Start());
+  if (!started.ok()) world.Abandon(std::move(rig));
   if (!started.ok()) return "mount: " + started.error().ToString();
   wrong = world.Run(p, Keeps(rig->vfs.get(), promise));
-  if (!wrong.empty()) return wrong;
+  if (wrong.empty()) wrong = world.Run(p, NothingStale(rig->vfs.get(), &promise));
+  if (!wrong.empty()) {
+    world.Abandon(std::move(rig));
+    return wrong;
+  }
   world.RunFor(Seconds(3));
   auto stopped = world.Run(p, rig->Stop());
+  if (!stopped.ok()) world.Abandon(std::move(rig));
   if (!stopped.ok()) return "unmount: " + stopped.error().ToString();
   if (!rig->fatal.empty()) return "fatal: " + rig->fatal;
   return Findings(world.Run(p, CheckVolume(*session, CheckOptions{})), true);
 }
 
-std::string CrashRun(uint64_t seed, bool replay) {
+std::string CrashRun(uint64_t seed, bool replay, JournalMutant mutant = JournalMutant::kNone) {
   SetLogLevel(LogLevel::kOff);
   sim::DiskKnobs knobs;
   knobs.volatile_cache = seed % 3 != 0;
@@ -244,13 +276,14 @@ std::string CrashRun(uint64_t seed, bool replay) {
   rig.mount->storage.alloc_knobs.data_pool_blocks = random.Between(16, 400);
   rig.mount->storage.alloc_knobs.meta_pool = static_cast<uint32_t>(random.Between(8, 64));
   Must(rig.world.Run(*rig.process, rig.mount->Start()));
+  rig.mount->storage.journal->set_mutant(mutant);
   Workload work(rig.mount->vfs.get(), &random);
   std::string wrong;
   uint64_t cuts = 0;
   sim::SimRandom outcome(seed * 7919 + 3);
   auto cut = [&] {
     if (!wrong.empty()) return;
-    bool deep = cuts % 4 == 0;
+    bool deep = cuts % 3 == 0;
     std::string bad = Verify(seed, rig.disk->CrashImage(outcome), work.promise(), deep, replay);
     if (!bad.empty()) wrong = "cut " + std::to_string(cuts) + ": " + bad;
     ++cuts;
@@ -271,6 +304,14 @@ TEST_CASE("crash: files: every cut replays, fsck is clean, synced files are whol
   auto report = sim::RunSeeds({.count = 30, .batch = 5}, [](uint64_t seed) { return CrashRun(seed, true); });
   INFO(report.ToString());
   CHECK(report.ok());
+}
+
+TEST_CASE("crash: files: mutants of the journal are noticed", "[fs][crash][sim][mutant]") {
+  for (JournalMutant mutant : {JournalMutant::kCommitBeforeImages, JournalMutant::kTailEarly, JournalMutant::kUnordered}) {
+    auto report = sim::RunSeeds({.count = 60, .batch = 5, .failures_max = 1}, [mutant](uint64_t seed) { return CrashRun(seed, true, mutant); });
+    INFO("mutant " << static_cast<int>(mutant));
+    CHECK_FALSE(report.failures.empty());
+  }
 }
 
 TEST_CASE("crash: files: control: without replay fsck finds something", "[fs][crash][sim]") {

@@ -26,7 +26,7 @@ struct VfsRig {
     open_locks = std::make_unique<OpenLocks>(*storage.locks);
     storage.locks->SetPolite(LockType::kOpen);
     VfsParts parts;
-    parts.device = storage.device;
+    parts.device = &storage.journal->data_device();
     parts.super = &storage.super;
     parts.cache = storage.cache.get();
     parts.journal = storage.journal.get();
