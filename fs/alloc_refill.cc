@@ -212,8 +212,12 @@ Task<Status> Allocator::Refill(ReserveRequest request) {
     need.meta_want = need.meta_min + ahead_meta;
   }
   uint64_t first = geometry_.InGroups(request.goal) ? geometry_.GroupOf(request.goal) : group_;
-  HF_CO_TRY(co_await ClaimRound(&need, first, false));
-  if (need.satisfied()) co_return Status();
+  // A round takes only so many extents of each group: where space is in small pieces it takes several.
+  for (uint64_t missing = UINT64_MAX; need.data_min + need.meta_min < missing;) {
+    missing = need.data_min + need.meta_min;
+    HF_CO_TRY(co_await ClaimRound(&need, first, false));
+    if (need.satisfied()) co_return Status();
+  }
 
   // Short of space. What was freed but is not durable yet, what is free for metadata only, what hints do not know.
   if (!pending_free_.empty()) {

@@ -13,9 +13,11 @@ inline constexpr uint64_t kPreallocateStep = 16384;  // blocks of one transactio
 uint64_t PageUp(uint64_t bytes) { return (bytes + kBlockSize - 1) / kBlockSize; }
 
 Task<Status> Shrink(VfsCore* core, Inode* inode, uint64_t size) {
-  // Room to free with is promised before anything changes: truncation works on a full volume.
-  auto tail = co_await core->ZeroTail(inode, size);
-  if (!tail.ok()) co_return tail;
+  // The last block keeps its bytes past the new end on disk (until the truncation is durable they may still be wanted);
+  // whoever extends the file zeroes them (ZeroTail, PageForUpdate).
+  DirtyPage* last = inode->data.Find(size / kBlockSize);
+  if (last != nullptr && !inode->inline_data())
+    std::memset(last->bytes + size % kBlockSize, 0, kBlockSize - size % kBlockSize);
   size_t before = inode->data.bytes();
   inode->data.Drop(PageUp(size));
   core->DirtyChanged(inode, before);
