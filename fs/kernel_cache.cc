@@ -153,6 +153,7 @@ void KernelCache::LookedUp(KernelInode inode) {
 
 bool KernelCache::Forget(KernelInode inode, uint64_t count) {
   Node* node = Find(inode);
+  if (inode == kKernelRoot) return false;
   if (!node) return true;
   node->lookups -= std::min(count, node->lookups);
   if (node->lookups > 0) return false;

@@ -36,6 +36,7 @@ class KernelCache : public KernelHooks {
   void SetRoot(InodeNo root) {
     root_ = root;
     by_block_[root.v] = 1;
+    nodes_[1].lookups = 1;  // known from the mount on, never looked up, never forgotten
   }
 
   // ---- requests that hold kernel locks --------------------------------------------------------------------------

@@ -231,12 +231,17 @@ void Program::OnFatal(Error why) {
   }
   bool first = !ending_;
   ending_ = true;
-  if (first) Detach(WithdrawEnd(std::move(why)));
+  if (first) {
+    Detach(WithdrawEnd(std::move(why)));
+  } else if (!withdrawing_) {
+    Detach(mount_->Withdraw(std::move(why)));  // a clean end is under way: let it fail
+  }
 }
 
 // filesystem.md, "Withdraw": pending EIO, no submits, in flight awaited, kernel caches gone, key given up, told.
 Task<void> Program::WithdrawEnd(Error why) {
   HF_LOG(LogLevel::kError, "mount", "withdraw", {{"reason", why.ToString()}, {"on", line_.directory}});
+  withdrawing_ = true;
   exit_code_ = kExitSystem;
   server_->Refuse();
   co_await mount_->Withdraw(why);

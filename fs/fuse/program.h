@@ -77,6 +77,7 @@ class Program : public dlm::ClusterLinkHandler {
   std::unique_ptr<SupervisorLink> supervisor_;
   bool ending_ = false;
   bool up_ = false;
+  bool withdrawing_ = false;
   int exit_code_ = 0;
   Event init_done_;
 };
