@@ -457,8 +457,10 @@ Task<Result<StatePtr>> Register::Change(ChangeFn change, ChangeOptions options) 
   Duration backoff = Milliseconds(5);
   while (true) {
     if (stopping_) co_return Errc::kCancelled;
+    Instant begin = executor_->clock().Now();
     auto ballot = RunBallot(change, options.confirmed);
     auto outcome = co_await std::move(ballot);
+    Duration took = executor_->clock().Now() - begin;
     trouble_ = outcome.result.ok() || !outcome.retry ? std::string() : outcome.result.error().message;
     if (!outcome.retry) co_return outcome.result;
     if (executor_->clock().Now() >= end) {
@@ -467,7 +469,8 @@ Task<Result<StatePtr>> Register::Change(ChangeFn change, ChangeOptions options) 
     }
     if (outcome.again) continue;
     co_await SleepFor(Nanoseconds(static_cast<int64_t>(random_->Below(static_cast<uint64_t>(backoff.ns)) + 1)));
-    backoff = std::min(backoff * 2, options_.backoff_max);
+    // Those who meet need gaps longer than a ballot takes here, however slow the stores and the disk are.
+    backoff = std::min(backoff * 2, std::max(options_.backoff_max, took * 8));
   }
 }
 

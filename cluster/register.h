@@ -38,7 +38,7 @@ struct RegisterOptions {
   std::vector<NodeId> nodes;  // all configured, with self
   Duration attempt = Milliseconds(1000);
   Duration resend = Milliseconds(100);
-  Duration backoff_max = Milliseconds(160);
+  Duration backoff_max = Milliseconds(160);  // or eight times what a ballot took, whichever is longer
   Mutants mutants;
 };
 

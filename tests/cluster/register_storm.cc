@@ -198,13 +198,17 @@ void Kill(Arena* arena, NodeId node) {
 // What a seed is mostly about.
 enum class Season { kMixed, kIslands, kRestarts };
 
-void Fault(Arena* arena, bool* wiped, Season season) {
+void Fault(Arena* arena, bool* wiped, Season season, NodeId weak) {
   SimRandom& random = arena->world.random();
   NodeId a(1 + static_cast<uint32_t>(random.Below(arena->nodes))), b(1 + static_cast<uint32_t>(random.Below(arena->nodes)));
   uint64_t what = random.Below(8);
   // Islands: the nodes see each other through the disk alone, and the array fails often.
   if (season == Season::kIslands) what = random.Chance(500'000) ? 6 : 0;
-  if (season == Season::kRestarts && random.Chance(600'000)) what = 0;
+  // Restarts: one node starts again and again, and its store is slower than all the others' answers.
+  if (season == Season::kRestarts && random.Chance(700'000)) {
+    what = 0;
+    a = weak;
+  }
   switch (what) {
     case 0:
     case 1:
@@ -289,18 +293,26 @@ RegisterStormResult RegisterStorm(uint64_t seed, Mutants mutants) {
     for (uint32_t a = 1; a <= arena.nodes; ++a)
       for (uint32_t b = a + 1; b <= arena.nodes; ++b)
         if (random.Chance(800'000)) arena.network.Cut(NodeId(a), NodeId(b));
-  // A store that syncs slowly answers after all the others.
+  NodeId weak(1 + static_cast<uint32_t>(random.Below(arena.nodes)));
+  if (season == Season::kRestarts) {
+    arena.media.at(weak.v)->knobs().latency_min = Milliseconds(8);
+    arena.media.at(weak.v)->knobs().latency_max = Milliseconds(30);
+    arena.network.knobs().slow = 200'000;
+    arena.network.knobs().slow_max = Milliseconds(60);
+  }
   for (auto& [n, medium] : arena.media)
-    if (random.Chance(400'000)) medium->knobs().latency_max = Milliseconds(static_cast<int64_t>(random.Between(uint64_t{2}, uint64_t{25})));
+    if (season != Season::kRestarts && random.Chance(400'000))
+      medium->knobs().latency_max = Milliseconds(static_cast<int64_t>(random.Between(uint64_t{2}, uint64_t{25})));
   bool wiped = false;
   Instant end = world.now() + Milliseconds(1500);
   while (world.now() < end && arena.wrong.empty()) {
-    Fault(&arena, &wiped, season);
+    Fault(&arena, &wiped, season, weak);
     world.RunFor(random.Between(Milliseconds(2), Milliseconds(season == Season::kMixed ? 80 : 40)));
   }
   // Calm: the register answers, with everything that was told.
   arena.network.HealAll();
   arena.network.knobs() = {};
+  for (auto& [n, medium] : arena.media) medium->knobs() = {};
   if (arena.disk) arena.disk->knobs().read_error = arena.disk->knobs().slow = 0;
   uint64_t told = arena.newest();
   bool alive = arena.wrong.empty() && world.RunUntil([&] { return arena.newest() >= told + 3 || !arena.wrong.empty(); }, Seconds(20));

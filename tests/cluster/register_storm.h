@@ -18,4 +18,8 @@ struct RegisterStormResult {
 
 RegisterStormResult RegisterStorm(uint64_t seed, Mutants mutants);
 
+// A life whose promise was not yet durable dies; the next one begins with the same counter; then the first one's ACCEPT
+// arrives. "" or what went wrong. The nonces of the two lives, in either order.
+std::string SameCounterTwice(uint64_t first_nonce, uint64_t second_nonce, Mutants mutants);
+
 }  // namespace holdfast::cluster
