@@ -72,7 +72,8 @@ void SimExecutor::Spawn(Task<void> task) {
   });
 }
 
-World::World(uint64_t seed, WorldKnobs knobs) : seed_(seed), knobs_(knobs), random_(seed * 0x9e3779b97f4a7c15 + 1) {}
+// The seed is hashed: streams whose states differ by a multiple of SplitMix64's increment are one stream, shifted.
+World::World(uint64_t seed, WorldKnobs knobs) : seed_(seed), knobs_(knobs), random_(SimRandom(seed).Next()) {}
 
 World::~World() {
   for (Slot& slot : slots_) Leak(slot.fn);

@@ -91,6 +91,15 @@ TEST_CASE("sim: a seed repeats itself, two seeds differ", "[sim][unit]") {
   CHECK(Weather(7) != Weather(8));
 }
 
+TEST_CASE("sim: neighbouring seeds have nothing in common", "[sim][unit]") {
+  std::set<uint64_t> seen;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    World world(seed);
+    for (int i = 0; i < 100; ++i) seen.insert(world.random().Next());
+  }
+  CHECK(seen.size() == 100 * 100);  // one stream shifted would repeat itself
+}
+
 TEST_CASE("sim: a cut is one-way when asked", "[sim][unit]") {
   World world(3);
   SimNetwork network(&world);
