@@ -164,7 +164,12 @@ Task<Status> Checker::RepairGroup(uint64_t n, GroupState& group) {
   AlignedBuffer out(kBlockSize);
   std::memcpy(out.data(), &group.header, kBlockSize);
   HF_CO_TRY(co_await WriteSealed(geometry_.GroupStart(n), out.span()));
-  if (errors_too) MarkRepaired(RepairKind::kBitmap, 0, start, start + size);
+  for (Finding& f : report_.findings) {
+    bool done = errors_too || (f.code != "bitmap-used-free" && f.code != "bitmap-kind");
+    if (f.repair != RepairKind::kBitmap || f.repaired || !done || f.block < start || f.block >= start + size) continue;
+    f.repaired = true;
+    ++report_.repaired;
+  }
   co_return Status();
 }
 

@@ -120,6 +120,25 @@ TEST_CASE("fsck: leaked and lost blocks in a bitmap are found and repaired", "[f
   CHECK(again.counts.meta_free_blocks > 0);
 }
 
+TEST_CASE("fsck: preening returns what nothing uses and leaves the rest", "[fs][fsck][unit]") {
+  Damaged v;
+  uint64_t bitmap = v.geometry.BitmapOf(0, 0).v;
+  AlignedBuffer bytes = v.Read(bitmap);
+  SetStateAt(As<DiskBitmap>(bytes.span()), 9000, BlockState::kData);
+  v.Write(bitmap, bytes, true);
+  AlignedBuffer inode = v.Read(Damaged::BlockOf(v.file));
+  v.InodeIn(inode).nlink = 5;
+  v.Write(Damaged::BlockOf(v.file), inode, true);
+  CheckOptions options;
+  options.repair_safe = true;
+  CheckReport report = Must(v.rig.Run(CheckVolume(*v.rig.session, std::move(options))));
+  CHECK(report.errors == 3);  // leak, counts, links
+  CHECK(report.repaired == 2);
+  CheckReport again = v.Check();
+  CHECK(again.errors == 1);
+  CHECK(Has(again, "nlink"));
+}
+
 TEST_CASE("fsck: a block used twice, a pointer outside, a name of nothing are found", "[fs][fsck][unit]") {
   Damaged v;
   uint64_t at = Damaged::BlockOf(v.large);
