@@ -29,9 +29,7 @@ cluster::ProofKind KindOf(fence::ProofKind kind) {
   return NO_PROOF;
 }
 
-std::string Words(const fence::FenceProof& proof) {
-  return proof.method + (proof.device.empty() ? "" : "/" + proof.device) + (proof.details.empty() ? "" : ": " + proof.details);
-}
+std::string Words(const fence::FenceProof& proof) { return proof.method + (proof.device.empty() ? "" : "/" + fence::RedactedUrl(proof.device)); }
 
 }  // namespace
 
@@ -66,8 +64,10 @@ void Fencer::Look() {
     auto at_it = works_.find(victim);
     if (at_it != works_.end()) {
       // The node is back and can prove its former life gone itself; ours has not succeeded yet and might hit the new one.
+      const Node* node = FindNode(*state, victim.node);
+      bool back = victim.node != self.node && node && node->state() == JOINING && node->incarnation() > victim.incarnation.v && alive(victim.node);
       auto& run = at_it->second->run;
-      if (fencer == victim.node && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(fencer) + " is back");
+      if (back && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(victim.node) + " is back");
       continue;
     }
     if (fencer != parts_->self->id) continue;

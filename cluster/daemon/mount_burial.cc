@@ -37,14 +37,13 @@ Task<std::string> MountBurial::Proof(Dead dead) {
 Task<void> MountBurial::Run(Dead dead) {
   ++running_;
   std::string name = ToString(dead.member);
-  parts_->timeline->Begin(name, dead.reason + " (mount " + std::to_string(dead.mount.v) + " of " + dead.lockspace + ")", dead.at);
+  parts_->timeline->Begin(name, "mount of " + dead.lockspace + " on " + parts_->self->name + ": " + dead.reason, dead.at);
   parts_->timeline->Note(name, Phase::kDetected, "");
   LockspaceArgs died{parts_->engine->NewChangeId(), dead.lockspace, dead.member};
   std::string reason = dead.reason;
   ChangeFn die = [died, reason](const ClusterState& state) { return MountDied(state, died, reason); };
   auto result = co_await Persist(parts_, die);
   if (result.ok()) {
-    parts_->timeline->Note(name, Phase::kDecided, "");
     std::string words = co_await Proof(dead);
     MountProofArgs proof;
     proof.change = parts_->engine->NewChangeId();
@@ -57,13 +56,11 @@ Task<void> MountBurial::Run(Dead dead) {
       result = co_await Persist(parts_, prove);
     }
     if (!parts_->over && result.ok()) {
-      parts_->timeline->Note(name, Phase::kFenced, words);
       co_await SleepUntil(dead.at + parts_->config->timing.lease + parts_->config->timing.lease_margin);
       proof.change = parts_->engine->NewChangeId();
       proof.readers_ended = true;
       ChangeFn open_readers = [proof](const ClusterState& state) { return MountProof(state, proof); };
       result = co_await Persist(parts_, open_readers);
-      if (result.ok()) parts_->timeline->Note(name, Phase::kReadersEnded, "lease and margin have passed");
     }
   }
   if (!result.ok() && result.code() != Errc::kCancelled && result.code() != Errc::kNotFound)

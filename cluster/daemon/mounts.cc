@@ -326,7 +326,7 @@ void Mounts::ReportStep(const MountPtr& mount, const ControlFrame& frame) {
     default: break;
   }
   std::string life = ToString(Life{victim.node, victim.incarnation});
-  std::string name = parts_->timeline->Has(life) ? life : ToString(victim);
+  std::string name = parts_->timeline->Has(ToString(victim)) || !parts_->timeline->Has(life) ? ToString(victim) : life;
   if (!parts_->timeline->Has(name)) parts_->timeline->Begin(name, "left owed by an earlier time", parts_->Now());
   std::string detail = frame.report_step().detail();
   parts_->timeline->Note(name, phase, mount->lockspace + (detail.empty() ? "" : ": " + detail));

@@ -75,21 +75,48 @@ void StateWatch::FencingChanges(const ClusterState& state) {
   }
 }
 
+namespace {
+
+const LockspaceVictim* FindVictim(const ClusterState* state, const std::string& lockspace, const LockspaceVictim& like) {
+  const Lockspace* ls = state ? FindLockspace(*state, lockspace) : nullptr;
+  for (int i = 0; ls && i < ls->victims_size(); ++i) {
+    const LockspaceVictim& v = ls->victims(i);
+    if (v.node() == like.node() && v.incarnation() == like.incarnation() && v.nonce() == like.nonce()) return &v;
+  }
+  return nullptr;
+}
+
+MemberId IdOf(const LockspaceVictim& v) { return {NodeId(v.node()), Incarnation(v.incarnation()), v.nonce()}; }
+
+}  // namespace
+
 void StateWatch::VictimChanges(const ClusterState& state) {
   if (!last_) return;
-  for (const Lockspace& old : last_->lockspaces()) {
-    LockspaceView before = ViewOf(*last_, old.name()), now = ViewOf(state, old.name());
-    for (const auto& v : before.victims) {
-      bool replayed = true;  // gone: both gates are open
-      for (const auto& n : now.victims)
-        if (n.id == v.id) replayed = n.replayed;
-      if (v.replayed || !replayed) continue;
-      std::string life = ToString(Life{v.id.node, v.id.incarnation});
-      std::string by = v.replayer == MemberId{} ? "" : " by " + parts_->NodeName(v.replayer.node);
-      parts_->timeline->Note(parts_->timeline->Has(life) ? life : ToString(v.id), Phase::kReplayed,
-                             old.name() + ": journal " + std::to_string(v.mount.v) + by);
+  Timeline& timeline = *parts_->timeline;
+  for (const Lockspace& ls : state.lockspaces())
+    for (const LockspaceVictim& v : ls.victims()) {
+      // A mount whose node lives: its recovery has a line of its own. Others belong to their node's.
+      if (!v.mount_only()) continue;
+      const LockspaceVictim* before = FindVictim(last_.get(), ls.name(), v);
+      std::string name = ToString(IdOf(v));
+      if (!before) {
+        timeline.Begin(name, "mount of " + ls.name() + " on " + parts_->NodeName(NodeId(v.node())) + ": " + v.reason(), Instant{});
+        timeline.Note(name, Phase::kDecided, "register version " + std::to_string(state.version()));
+      }
+      if (v.fenced() && (!before || !before->fenced())) timeline.Note(name, Phase::kFenced, v.proof());
+      if (v.readers_ended() && (!before || !before->readers_ended())) timeline.Note(name, Phase::kReadersEnded, "");
     }
-  }
+  for (const Lockspace& ls : last_->lockspaces())
+    for (const LockspaceVictim& old : ls.victims()) {
+      const LockspaceVictim* now = FindVictim(&state, ls.name(), old);
+      std::string life = ToString(Life{NodeId(old.node()), Incarnation(old.incarnation())});
+      std::string name = old.mount_only() || !timeline.Has(life) ? ToString(IdOf(old)) : life;
+      std::string by = old.replayer_node() == 0 ? "" : " by " + parts_->NodeName(NodeId(old.replayer_node()));
+      // Gone: both gates are open.
+      if (!old.replayed() && (!now || now->replayed()))
+        timeline.Note(name, Phase::kReplayed, ls.name() + ": journal " + std::to_string(old.mount()) + by);
+      if (old.mount_only() && !old.readers_ended() && !now) timeline.Note(name, Phase::kReadersEnded, "");
+    }
 }
 
 void StateWatch::Waits(const ClusterState& state) {
