@@ -104,7 +104,12 @@ int RunKeys(const Options& o) {
 }
 
 int RunQuorumInit(const Options& o) {
-  if (DaemonLives(o.run_dir)) return Fail(Error(Errc::kBusy, "holdfastd is running (" + o.run_dir + "): stop every node's before quorum init"));
+  if (DaemonLives(o.run_dir)) {
+    // Only a cluster without a quorum device begins while its daemons run: it needs all of them.
+    control::ControlFrame request;
+    request.mutable_quorum_init();
+    return RunDone(o, request, "register version 1: all nodes may join now");
+  }
   auto words = QuorumInit({o.config, o.state_dir, o.node, o.force});
   if (!words.ok()) return Fail(words.error());
   std::cout << *words << "\n";
@@ -219,7 +224,7 @@ int Main(int argc, char** argv) {
   generate->callback([&] { code = RunKeys(o); });
 
   auto* quorum = app.add_subcommand("quorum", "the cluster register")->require_subcommand(1);
-  auto* init = quorum->add_subcommand("init", "registers version 1 of the cluster's state; once, while no node's holdfastd runs");
+  auto* init = quorum->add_subcommand("init", "registers version 1 of the cluster's state; once. With a quorum device while no holdfastd runs; without, while all run");
   Common(init, o, true);
   init->add_option("--node", o.node, "this node's name in cluster.conf (default: the one whose key is in the state directory)");
   init->add_flag("--force", o.force, "gives up a register that is there: only if no node runs and nothing is owed");

@@ -62,6 +62,7 @@ class Daemon final : public EngineHandler {
   void OnAccept(std::shared_ptr<io::ControlConnection> connection);
   void OnFrame(const std::shared_ptr<io::ControlConnection>& connection, std::span<const std::byte> packet);
   Task<void> Answer(std::shared_ptr<io::ControlConnection> connection, std::shared_ptr<control::ControlFrame> frame);
+  Task<Status> InitQuorum();
   Task<Result<StatusTree>> AnswerTree(std::shared_ptr<control::ControlFrame> frame);
 
   DaemonOptions options_;

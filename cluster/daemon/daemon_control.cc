@@ -92,6 +92,10 @@ Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std
       done = Status();
       break;
     }
+    case ControlFrame::kQuorumInit: {
+      done = co_await InitQuorum();
+      break;
+    }
     case ControlFrame::kNodeLeave: {
       if (!mounts_->empty()) {
         done = Error(Errc::kBusy, "mounts are in use: unmount them first");
@@ -108,6 +112,24 @@ Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std
   } else {
     ReplyError(connection, number, done.error());
   }
+}
+
+// Without a disk acceptor every node's vote is needed, so every node's holdfastd runs and has nothing in its store.
+Task<Status> Daemon::InitQuorum() {
+  if (!config_.quorum_device.empty()) co_return Error(Errc::kBusy, "holdfastd runs: stop every node's before quorum init on a quorum device");
+  if (!parts_.engine) co_return Error(Errc::kBusy, "this node has not started yet");
+  InitClusterArgs args;
+  args.cluster_name = config_.cluster;
+  for (int i = 0; i < 2; ++i) {
+    uint64_t word = random_.Next();
+    args.cluster_uuid.append(reinterpret_cast<const char*>(&word), sizeof word);
+  }
+  args.config_version = config_.version;
+  args.config_hash = config_.hash;
+  for (const auto& node : config_.nodes) args.nodes.push_back({node.id, node.name, node.votes, 0});
+  auto state = co_await parts_.engine->Initialize(args);
+  if (!state.ok()) co_return state.error();
+  co_return Status();
 }
 
 Task<Result<StatusTree>> Daemon::AnswerTree(std::shared_ptr<control::ControlFrame> frame) {

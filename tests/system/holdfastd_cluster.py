@@ -162,7 +162,7 @@ class Member:
 
 
 class Cluster:
-    def __init__(self, count, agent="fence_local", token=1000):
+    def __init__(self, count, agent="fence_local", token=1000, disk=True):
         self.members = []
         self.folder = tempfile.mkdtemp(prefix="hf-daemons-")
         self.image = self.folder + "/volume.img"
@@ -170,7 +170,8 @@ class Cluster:
             f.truncate(64 << 20)
         self.nodes = [Node(self, i + 1) for i in range(count)]
         ports = free_ports(count)
-        lines = ['<cluster name="test" config_version="1">', f'<quorumd device="{self.image}" votes="{count - 1}"/>',
+        self.disk = disk
+        lines = ['<cluster name="test" config_version="1">', f'<quorumd device="{self.image}" votes="{count - 1}"/>' if disk else "",
                  '<fence_daemon post_join_delay="2"/>',
                  f'<totem token="{token}"/>', "<clusternodes>"]
         for node, port in zip(self.nodes, ports):
@@ -437,6 +438,34 @@ esac
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def without_a_disk():
+    """Three votes of three nodes: quorum init needs all of them, two go on, one alone does not."""
+    cluster = Cluster(3, disk=False)
+    failed = True
+    try:
+        a, b, c = cluster.nodes
+        for node in cluster.nodes:
+            node.start()
+        for node in cluster.nodes:
+            wait_until("an answer", node.status)
+        init = lambda: subprocess.run([os.path.join(BIN, "holdfast"), "quorum", "init", "--run-dir", a.home + "/run"],  # noqa: E731
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        wait_until("quorum init with all nodes", lambda: init().returncode == 0, 20, 0.3)
+        cluster.await_members(cluster.nodes)
+        expect(init().returncode == 1, "a second quorum init was not refused")
+        c.kill()
+        wait_until("n3 fenced", lambda: a.sees(c)[0] == "fenced", 10)
+        b.kill()
+        wait_until("the loss of quorum", lambda: a.status().get("quorate") is False, 10)
+        expect(a.sees(b)[0] == "member", "one of three evicted the last but one")
+        b.start()
+        c.start()
+        cluster.await_members(cluster.nodes, 40)
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
 def main():
     cluster = Cluster(3)
     failed = True
@@ -450,7 +479,7 @@ def main():
              ("holdfastd alone dies", lambda: holdfastd_alone_dies()),
              ("cold start with an owed journal", lambda: last.append(cold_start_owes_a_journal(cluster, last[-1]))),
              ("clean stop", lambda: clean_stop_asks_mounts(cluster, last[-1])),
-             ("evicted but alive", lambda: evicted_but_alive(True)), ("evicted, fencing fails, node returns", lambda: evicted_but_alive(False))]
+             ("evicted but alive", lambda: evicted_but_alive(True)), ("evicted, fencing fails, node returns", lambda: evicted_but_alive(False)), ("without a disk", without_a_disk)]
     only = sys.argv[1:]
     try:
         for name, case in cases:
