@@ -71,13 +71,13 @@ class Tree {
   // The node blocks in memory on the way to keys of [first, last].
   template <class Visit>
   void NodesOfRange(uint64_t first, uint64_t last, Visit visit) {
-    RangeBelow(kRootNodeBlock, first, last, visit);
+    RangeBelow(kRootNodeBlock, kTreeLevelMax + 1, first, last, visit);
   }
 
   // Visits every node block (not the root), children before their parents; stops at the first error.
   template <class Visit>
   Status VisitBlocks(Visit visit) {
-    return VisitBelow(kRootNodeBlock, visit);
+    return VisitBelow(kRootNodeBlock, kTreeLevelMax + 1, visit);
   }
 
  private:
@@ -102,23 +102,24 @@ class Tree {
   void CollapseRoot();
 
   template <class Visit>
-  void RangeBelow(BlockNo block, uint64_t first, uint64_t last, Visit& visit) {
+  void RangeBelow(BlockNo block, unsigned above, uint64_t first, uint64_t last, Visit& visit) {
     if (block != kRootNodeBlock && !store_.InMemory(block)) return;
     auto node = At(block);
-    if (!node.ok() || node->level() == 0) return;
+    if (!node.ok() || node->level() == 0 || node->level() >= above) return;
     for (unsigned i = node->ChildFor(first); i < node->count() && (i == 0 || node->key(i) <= last); ++i) {
       visit(BlockNo(node->child(i)));
-      RangeBelow(BlockNo(node->child(i)), first, last, visit);
+      RangeBelow(BlockNo(node->child(i)), node->level(), first, last, visit);
     }
   }
   template <class Visit>
-  Status VisitBelow(BlockNo block, Visit& visit) {
+  Status VisitBelow(BlockNo block, unsigned above, Visit& visit) {
     auto node = At(block);
     if (!node.ok()) return node.error();
+    if (node->level() >= above) return Error(Errc::kCorrupt, "tree levels do not descend");
     if (node->level() == 0) return Status();
     for (unsigned i = 0; i < node->count(); ++i) {
       BlockNo child(node->child(i));
-      HF_TRY(VisitBelow(child, visit));
+      HF_TRY(VisitBelow(child, node->level(), visit));
       HF_TRY(visit(child));
     }
     return Status();

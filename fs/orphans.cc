@@ -219,12 +219,13 @@ Task<Status> Orphans::TakeOff(Victim* victim, bool free_block) {
     InodeTree x(*core.parts.cache, *inode, NodeKind::kXattrs);
     HF_CO_LOAD(visited_x, (nodes.clear(), x.tree.VisitBlocks(collect)), &core, inode);
     nodes.insert(nodes.end(), data_nodes.begin(), data_nodes.end());
+    places.push_back({BlockNo(inode->number.v), 1});
     for (BlockNo node : nodes) {
       blocks.push_back(inode->nodes.at(node.v));
-      places.push_back({node, 1});
+      core.AddGroup(&places, node);
     }
+    if (places.size() != nodes.size() + 1) co_return Error(Errc::kInvalid, "its nodes lie in too many groups");
     blocks.push_back(inode->block);
-    places.push_back({BlockNo(inode->number.v), 1});
   }
   auto groups = co_await core.parts.allocator->LockGroupsFor(places);
   if (!groups.ok()) co_return groups.error();
@@ -280,7 +281,8 @@ Task<Result<size_t>> Orphans::Pass() {
     InodeNo number = victim.inode->number;
     if (one.ok()) {
       ++freed;
-    } else if (one.code() == Errc::kWouldBlock || one.code() == Errc::kNoSpace) {
+    } else if (one.code() == Errc::kWouldBlock || one.code() == Errc::kNoSpace || one.code() == Errc::kInvalid) {
+      // kInvalid: its leftover nodes lie in more groups than one transaction takes; it stays listed.
       busy_[number.v] = true;
     } else {
       failure = one;

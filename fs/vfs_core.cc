@@ -82,7 +82,8 @@ Task<Result<Reservation>> VfsCore::Reserve(ReserveRequest request) {
   auto at_once = parts.allocator->TryReserve(request);
   if (at_once) co_return std::move(*at_once);
   auto reserved = co_await parts.allocator->Reserve(request);
-  if (reserved.code() == Errc::kNoSpace && !orphans->empty()) {
+  // The reaper itself asks with `emergency`.
+  if (reserved.code() == Errc::kNoSpace && !request.emergency && !orphans->empty()) {
     co_await orphans->ReapNow();
     reserved = co_await parts.allocator->Reserve(request);
   }
