@@ -66,6 +66,12 @@ Task<Status> DiskAcceptor::Recover() {
     auto drained = co_await options_.drain();
     if (!drained.ok()) co_return drained.error();
   }
+  // What has landed is made durable before it is believed: a header that is only in the array's cache may be lost again,
+  // and the value area that the header before it names is the one we would write next.
+  if (device_->info().volatile_cache) {
+    auto flushed = co_await device_->Flush();
+    if (!flushed.ok()) co_return flushed.error();
+  }
   std::vector<NodeId> self{options_.self};
   auto task = ReadSlots(self);
   auto slots = co_await std::move(task);
