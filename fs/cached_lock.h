@@ -22,6 +22,7 @@ struct CachedLock {
   bool page_window = false;  // ... but page I/O of the kernel is still let in
   bool admit_page_reads = false;
   bool timer_set = false;
+  Instant timer_at;
   LockMode demote_to = LockMode::kEx;
   LockMode acquiring = LockMode::kNone;
   const char* step = "idle";

@@ -21,11 +21,13 @@ void LockTable::Kick(CachedLock& lock) {
 // The minimum hold follows what letting go costs here: if writing back and emptying caches takes 5 ms, a new lock is worth
 // keeping for 10. What the grant took to come is no measure: it contains the other side's minimum hold, and two nodes
 // that pass one lock to and fro would drive each other up to the maximum.
+// One that is no longer used goes after a short grace: a user's next call would have come by then.
 Instant LockTable::HoldUntil(const CachedLock& lock) const {
   Duration hold = std::clamp(let_go_cost_ * 2, knobs_.min_hold_floor, knobs_.min_hold_max);
   Instant until = lock.granted_at + hold;
-  Instant grace = lock.last_used + hold / 4;
-  return std::max(until, std::min(grace, lock.granted_at + knobs_.min_hold_max));
+  if (lock.guards() > 0) return until;
+  Duration grace = std::clamp(hold / 4, std::min(hold, knobs_.grace_min), knobs_.grace_max);
+  return std::min(until, lock.last_used + grace);
 }
 
 void LockTable::OnBlocking(Resource resource, LockMode wanted) {
@@ -47,8 +49,9 @@ Task<void> LockTable::Drive(CachedLock& lock) {
       Instant until = HoldUntil(lock);
       if (!lock.hurry && !stuck && clock_.Now() < until) {
         GrantWaiters(lock);
-        if (!lock.timer_set) {
+        if (!lock.timer_set || until < lock.timer_at) {
           lock.timer_set = true;
+          lock.timer_at = until;
           Resource resource = lock.resource;
           Executor::Current().PostAt(until, [this, resource] {
             auto it = locks_.find(resource);

@@ -91,6 +91,8 @@ struct LockOptions {
 struct LockTableKnobs {
   Duration min_hold_max = Milliseconds(200);
   Duration min_hold_floor = Milliseconds(1);
+  Duration grace_min = Milliseconds(1);  // after its last use
+  Duration grace_max = Milliseconds(5);
   size_t idle_locks_max = 200'000;  // cached locks without guards beyond this are let go, oldest first
 };
 
