@@ -215,12 +215,7 @@ void Requester::FinishLockOp(Op& op, const MemberId& from, const Message& m) {
   HF_CHECK(it != locks_.end(), "operation on a destroyed lock");
   Lock& lock = it->second;
   lock.op = 0;
-  if (op.kind == Kind::kUnlock) {
-    lock.granted = Mode::kIV;
-    lock.under_recovery = false;
-    recovery_locks_.erase(op.lock);
-    return;
-  }
+  if (op.kind == Kind::kUnlock) return EndUnlock(op.lock);
   lock.granted = m.mode;
   if (op.kind == Kind::kRequest) LearnMaster(m.name, from);
   if (m.mode == Mode::kIV) return;
@@ -232,6 +227,15 @@ void Requester::FinishLockOp(Op& op, const MemberId& from, const Message& m) {
   if (m.status != Errc::kOk || down) return;
   if (m.value) lock.value = std::make_unique<ValueBlock>(*m.value);
   else lock.value.reset();
+}
+
+void Requester::EndUnlock(LockId id) {
+  Lock& lock = locks_.find(id)->second;
+  lock.op = 0;
+  lock.granted = Mode::kIV;
+  lock.under_recovery = false;
+  lock.reported = Generation(0);
+  recovery_locks_.erase(id);
 }
 
 void Requester::Finish(uint64_t id, Errc status, const Message* answer) {

@@ -104,6 +104,7 @@ class Requester {
   Message MakeMessage(const Op& op) const;
   void SendOp(Op& op, bool to_directory = false);
   void TryCancel(uint64_t id);
+  void EndUnlock(LockId id);
   void WriteValue(Op& op, Lock& lock, const std::optional<ValueBytes>& value);
   void FinishLockOp(Op& op, const MemberId& from, const Message& message);
   Errc FinishRangeOp(Op& op, const MemberId& from, const Message& message);

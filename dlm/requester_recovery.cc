@@ -34,6 +34,11 @@ void Requester::Report(const std::function<uint64_t(const MemberId&)>& rebuilt,
   std::sort(orphans.begin(), orphans.end());
   for (LockId id : orphans) {
     Lock& lock = locks_.find(id)->second;
+    if (lock.op != 0 && ops_.find(lock.op)->second.kind == Kind::kUnlock) {
+      // The dead master may have done it, forgotten the name and seen another become its master: there is nothing left.
+      lock.master = {};
+      continue;
+    }
     lock.master = c_.Directory(lock.name);
     lock.reported = c_.view.generation;
     reported_.push_back(id);
@@ -97,7 +102,13 @@ void Requester::Running() {
     if (it->second.cancel_wanted) TryCancel(id);
     it = ops_.find(id);
     if (it == ops_.end()) continue;
-    if (it->second.ever_sent) ++c_.counters.resent;
+    const Op& op = it->second;
+    if (op.kind == Kind::kUnlock && locks_.find(op.lock)->second.master == MemberId{}) {
+      EndUnlock(op.lock);
+      Finish(id, Errc::kOk);
+      continue;
+    }
+    if (op.ever_sent) ++c_.counters.resent;
     SendOp(it->second);
   }
   for (uint64_t id : cancels) TryCancel(id);

@@ -1,7 +1,7 @@
 // View: what the cluster register says of one lockspace, as every member must see it. The daemon builds it from
 // ClusterState and hands it to each mount; the lock manager and recovery act on nothing else.
 // INVARIANT: members and victims are the same on every node that has the same register version.
-// Threading: a value. See docs/protocols.md, "Lockspace views".
+// Threading: a value. See docs/protocols/dlm.md.
 #pragma once
 
 #include <vector>
