@@ -17,7 +17,7 @@ set_working_mc 0x20
     allowed_auths_admin none md2 md5 straight
     guid a123456789abcdefa123456789abcd{number:02x}
   endlan
-  chassis_control "{script} {cgroup}"
+  chassis_control "{script} {cgroup} 0x20"
   user 1 true  ""      "test"   user  10 none md2 md5 straight
   user 2 true  "admin" "{password}" admin 10 none md2 md5 straight
 """
