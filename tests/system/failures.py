@@ -48,7 +48,8 @@ class Scene:
         end = time.monotonic() + seconds
         while any(len(w.promises) < before[w] + count for w in alive):
             for w in alive:
-                expect(w.process.poll() is None, f"the {w.kind} application on {w.node} ended: {self.words(w)}")
+                if w.process.poll() is not None:
+                    raise CaseFailed(f"the {w.kind} application on {w.node} ended: {self.words(w)}")
             if time.monotonic() > end:
                 raise CaseFailed(f"no progress on {', '.join(sorted({w.node for w in alive if len(w.promises) < before[w] + count}))} "
                                  f"within {seconds} s; status: {self.nodes[names[0]].status()}")

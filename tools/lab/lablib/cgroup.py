@@ -59,9 +59,11 @@ class Cgroup:
         wait_until(f"end of the processes of {self.path}", lambda: not self.populated(), 20, 0.005)
 
     def freeze(self, on):
+        """A process that waits inside the kernel for the (now frozen) FUSE server never counts as frozen: it stands still all
+        the same, so what is awaited is that every other process has stopped."""
         write(self.file("cgroup.freeze"), "1" if on else "0")
-        want = "frozen 1" if on else "frozen 0"
-        wait_until(f"'{want}' of {self.path}", lambda: want in read(self.file("cgroup.events")), 20, 0.005)
+        if on:
+            wait_until(f"{self.path} standing still", lambda: self.frozen() or all(map(_stands_still, self.pids())), 20, 0.005)
 
     def frozen(self):
         return "frozen 1" in read(self.file("cgroup.events"))
@@ -70,6 +72,13 @@ class Cgroup:
         if os.path.isdir(self.path):
             self.kill()
             os.rmdir(self.path)
+
+
+def _stands_still(pid):
+    """Stopped by the freezer, or waiting for an answer of FUSE."""
+    where = read(f"/proc/{pid}/wchan")
+    waits = ("freez", "get_signal", "request_wait_answer", "fuse", "folio_wait", "rwsem")
+    return any(w in where for w in waits) or not os.path.exists(f"/proc/{pid}")
 
 
 def _uses(pid, mount, prefix):
