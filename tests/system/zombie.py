@@ -11,7 +11,7 @@ import time
 from clusterlab import ROOT, CaseFailed, expect, fsck, lab, run_cases, wait_until
 
 SLOW_MS = 1500
-PRELOAD = os.path.join(ROOT, "build", "tests", "system", "libslow_write.so")
+PRELOAD = os.environ.get("SLOW_WRITE") or os.path.join(ROOT, "build", "tests", "system", "libslow_write.so")
 BLOCKS = 16
 # tgtd's preload delays writes whose data starts with SLOWIO.
 WRITER = """

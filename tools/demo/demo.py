@@ -22,7 +22,7 @@ from promises import Failed, Worker, await_promises, prepare_database, verify
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-BIN = os.path.join(ROOT, "build", "bin")
+BIN = os.environ.get("HOLDFAST_BIN") or os.path.join(ROOT, "build", "bin")
 STALL_LIMIT_SECONDS = 5.0
 
 
