@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -198,6 +199,9 @@ Task<Result<std::string>> LocalFence::Isolate(FenceDevice device, Duration limit
     if (fd.get() < 0) co_return SystemError(*directory + "/cgroup.kill", errno);
     if (write(fd.get(), "1", 1) != 1) co_return SystemError(*directory + "/cgroup.kill", errno);
   }
+  // A killed FUSE server can be held in the kernel by a notification that waits for an application's request, which waits for
+  // the server. A machine that dies has no such rest; here the connection is aborted (no look at the mount, which would wait).
+  if (const std::string* mount = Attribute(device, "mount")) (void)umount2(mount->c_str(), MNT_FORCE);
   for (;;) {
     auto populated = IsPopulated(*directory);
     if (!populated.ok()) co_return populated.error();

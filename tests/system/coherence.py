@@ -256,8 +256,8 @@ def fio_verify():
     for m, other in zip(mounts(), mounts()[1:] + mounts()[:1]):
         name = f"fio-{os.path.basename(os.path.dirname(m))}"
         options = f"--name=v --filename={{}}/{name} --size=24M --bs=4k-64k --verify=crc32c --ioengine=psync --randseed=7 --verify_fatal=1"
-        sh("fio --output-format=terse --rw=randwrite --do_verify=0 --fsync=64 " + options.format(m))
-        sh("fio --output-format=terse --rw=randwrite --verify_only=1 " + options.format(other))
+        sh("fio --output-format=terse --rw=randwrite --do_verify=0 --fsync=64 " + options.format(m), cwd=it.directory)
+        sh("fio --output-format=terse --rw=randwrite --verify_only=1 " + options.format(other), cwd=it.directory)
         os.unlink(f"{m}/{name}")
 
 

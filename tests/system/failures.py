@@ -65,7 +65,7 @@ class Scene:
 
     def end_work(self, *names):
         for w in self.on(*names):
-            w.process.send_signal(signal.SIGTERM)
+            w.ask_to_end()
         for w in self.on(*names):
             w.finish()
 

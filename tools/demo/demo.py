@@ -112,8 +112,7 @@ def demonstrate(lab, args):
         time.sleep(args.seconds)
     finally:
         for w in workers:
-            if w.process.poll() is None:
-                w.process.send_signal(signal.SIGTERM)
+            w.ask_to_end()
     for w in workers:
         if w.node != "n2":
             w.finish()

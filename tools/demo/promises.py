@@ -20,6 +20,7 @@ class Worker:
 
     def __init__(self, mount, node, kind):
         self.node, self.kind = node, kind
+        self.asked = False
         self.promises = []  # (time_ns, [what, arguments...])
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "worker.py"), kind, mount, node],
@@ -33,9 +34,15 @@ class Worker:
             if len(words) >= 3 and words[1] == "ok":
                 self.promises.append((int(words[0]), words[2:]))
 
-    def finish(self, killed=False, seconds=60):
-        if not killed and self.process.poll() is None:
+    def ask_to_end(self):
+        """Once: a second SIGTERM can meet an interpreter that is already on its way out and has no handler any more."""
+        if not self.asked and self.process.poll() is None:
+            self.asked = True
             self.process.send_signal(signal.SIGTERM)
+
+    def finish(self, killed=False, seconds=60):
+        if not killed:
+            self.ask_to_end()
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -1,8 +1,12 @@
 """A node is one cgroup (version 2): killing or freezing it takes along its daemon, mount, supervisor and the
 applications that have files open below its mount, as a real crash or hang does."""
+import ctypes
 import os
 
 from .run import LabError, read, run, wait_until, write
+
+libc = ctypes.CDLL(None, use_errno=True)
+MNT_FORCE, MNT_DETACH = 1, 2
 
 
 def hierarchy():
@@ -18,6 +22,15 @@ def hierarchy():
         except LabError as error:
             raise LabError(f"the lab needs cgroup version 2: {error}") from None
     return own
+
+
+def abort_mount(path):
+    """umount2(MNT_FORCE): ends the FUSE connection without looking at the mount (umount(8) would stat it, and wait)."""
+    libc.umount2(path.encode(), MNT_FORCE)
+
+
+def detach_mount(path):
+    libc.umount2(path.encode(), MNT_DETACH)
 
 
 class Cgroup:
@@ -52,10 +65,12 @@ class Cgroup:
                 moved.append(int(pid))
         return moved
 
-    def kill(self):
+    def kill(self, meanwhile=None):
         if not os.path.isdir(self.path):
             return
         write(self.file("cgroup.kill"), "1")
+        if meanwhile:
+            meanwhile()
         wait_until(f"end of the processes of {self.path}", lambda: not self.populated(), 20, 0.005)
 
     def freeze(self, on):

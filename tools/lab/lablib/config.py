@@ -5,14 +5,16 @@ from . import power
 from .network import STORAGE_ADDRESS, address
 
 
-def cluster_conf(count, volume, keys, cgroup_root, iscsi, ipmi):
+def cluster_conf(nodes, volume, keys, iscsi, ipmi):
     """keys: CURVE public key of each node, in order."""
+    count = len(nodes)
     lines = ['<?xml version="1.0"?>', '<cluster name="lab" config_version="1">']
     # N-1 votes for the disk: any single node that reaches it stays quorate (last man standing).
     lines.append(f'  <quorumd device={quoteattr(volume)} votes="{max(count - 1, 1)}"/>')
     lines.append('  <fence_daemon post_join_delay="2"/>')
     lines.append("  <clusternodes>")
-    for number in range(1, count + 1):
+    for node in nodes:
+        number = node.number
         lines.append(f'    <clusternode name="n{number}" nodeid="{number}" votes="1" addr="{address(number)}" '
                      f"public_key={quoteattr(keys[number - 1])}>")
         lines.append("      <fence>")
@@ -26,7 +28,7 @@ def cluster_conf(count, volume, keys, cgroup_root, iscsi, ipmi):
             lines.append("        </method>")
         elif not ipmi:
             lines.append('        <method name="isolate">')
-            lines.append(f'          <device name="local" cgroup="{cgroup_root}/n{number}"/>')
+            lines.append(f'          <device name="local" cgroup={quoteattr(node.cgroup.path)} mount={quoteattr(node.mount)}/>')
             lines.append("        </method>")
         lines.append("      </fence>")
         lines.append("    </clusternode>")

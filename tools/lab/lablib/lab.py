@@ -1,5 +1,6 @@
 """Lab: bring up, break, mend and take down a cluster whose whole state is one folder."""
 import concurrent.futures
+import ctypes
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import time
 
-from .cgroup import Cgroup, hierarchy
+from .cgroup import Cgroup, abort_mount, detach_mount, hierarchy
 from .config import cluster_conf
 from .network import Network, address
 from .power import Power
@@ -100,8 +101,17 @@ class Node:
 
     def unmount(self, lazy=False):
         # /proc/self/mountinfo, not stat: the server may be dead or frozen.
-        if f" {self.mount} " in read("/proc/self/mountinfo"):
-            run(["umount", *(["-l"] if lazy else []), self.mount], check=not lazy, timeout=120)
+        if not self.mounted():
+            return
+        if lazy:
+            abort_mount(self.mount)
+            while self.mounted():
+                detach_mount(self.mount)
+        else:
+            run(["umount", self.mount], timeout=120)
+
+    def mounted(self):
+        return f" {self.mount} " in read("/proc/self/mountinfo")
 
     def stop(self):
         """Clean: unmount, leave, end."""
@@ -113,13 +123,18 @@ class Node:
 
     def kill(self):
         self.cgroup.adopt_users_of(self.mount)
-        self.cgroup.kill()
+        self.cgroup.kill(meanwhile=self.abort_connection)
         self.unmount(lazy=True)
+
+    def abort_connection(self):
+        """A thread of the killed server that waits inside the kernel keeps the FUSE connection open, and the applications
+        waiting for it; a crash of the whole machine leaves no such rest. No stat, no umount(8): they would wait too."""
+        if f" {self.mount} " in read("/proc/self/mountinfo"):
+            ctypes.CDLL(None, use_errno=True).umount2(self.mount.encode(), 1)  # MNT_FORCE: aborts even when busy
 
     def describe(self):
         state = "frozen" if self.cgroup.frozen() else "up" if self.cgroup.populated() else "down"
-        mounted = f" {self.mount} " in read("/proc/self/mountinfo")
-        return {"name": self.name, "address": address(self.number), "state": state, "mounted": mounted, "mount": self.mount,
+        return {"name": self.name, "address": address(self.number), "state": state, "mounted": self.mounted(), "mount": self.mount,
                 "run_dir": self.run_dir}
 
 
@@ -181,13 +196,13 @@ class Lab:
         for node in self.nodes():
             node.prepare()
             keys.append(run([binary("holdfast"), "keys", "generate", "--state-dir", node.state]).strip())
-        text = cluster_conf(count, self.volume, keys, self.cgroup_root, self.settings["iscsi"], self.settings["ipmi"])
+        text = cluster_conf(self.nodes(), self.volume, keys, self.settings["iscsi"], self.settings["ipmi"])
         for node in self.nodes():
             write(node.config, text)
             os.chmod(node.config, 0o600)
             if self.settings["ipmi"]:
                 node.cgroup.create()
-                self.power.up(node.number, node.cgroup.path)
+                self.power.up(node.number, node.cgroup.path, node.mount)
         first = self.nodes()[0]
         inside = self.network.enter(self.network.namespace(1))
         run(inside + [binary("mkfs.holdfast"), "-q", "-t", "lab:data", "-j", str(journals), self.volume], timeout=300)

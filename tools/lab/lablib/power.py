@@ -17,7 +17,7 @@ set_working_mc 0x20
     allowed_auths_admin none md2 md5 straight
     guid a123456789abcdefa123456789abcd{number:02x}
   endlan
-  chassis_control "{script} {cgroup} 0x20"
+  chassis_control "{script} {cgroup} {mount} 0x20"
   user 1 true  ""      "test"   user  10 none md2 md5 straight
   user 2 true  "admin" "{password}" admin 10 none md2 md5 straight
 """
@@ -38,12 +38,13 @@ class Power:
         self.directory = os.path.join(directory, "ipmi")
         self.network = network
 
-    def up(self, number, cgroup):
+    def up(self, number, cgroup, mount):
         home = os.path.join(self.directory, f"n{number}")
         os.makedirs(os.path.join(home, "state"), exist_ok=True)
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "chassis")
         write(os.path.join(home, "lan.conf"), LAN.format(
             name=f"n{number}", address=STORAGE_ADDRESS, port=port(number), number=number, script=script, cgroup=cgroup,
+            mount=mount,
             password=PASSWORD))
         write(os.path.join(home, "sim.emu"), EMULATOR)
         with open(os.path.join(home, "log"), "ab") as log:
