@@ -24,7 +24,7 @@ Status FromErrno(int error) {
 
 }  // namespace
 
-FuseKernel::FuseKernel(int fd, bool hide_epoch) : fd_(fd), hide_epoch_(hide_epoch) {}
+FuseKernel::FuseKernel(int fd, bool hide_epoch) : fd_(fd), hide_epoch_(hide_epoch), threads_(512, fd) {}
 
 void FuseKernel::ProbeEpoch() {
   epoch_ = !hide_epoch_ && WriteNotifyEpoch(fd_) == 0;

@@ -27,7 +27,7 @@ class FuseKernel : public Kernel {
   bool hide_epoch_;
   bool epoch_ = false;
   bool gone_ = false;
-  NotifyThreads threads_{512};
+  NotifyThreads threads_;
 };
 
 // One raw notification; 0 or a negative errno. Also used by the supervisor.

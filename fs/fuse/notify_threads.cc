@@ -1,7 +1,9 @@
 #include "fs/fuse/notify_threads.h"
 
 #include <memory>
+#include <sched.h>
 #include <thread>
+#include <unistd.h>
 
 namespace holdfast::fs::fuse {
 
@@ -20,10 +22,14 @@ void NotifyThreads::Run(std::function<void()> work, std::function<void()> done) 
     return;
   }
   ++shared_->threads;
-  std::thread(Work, shared_).detach();
+  std::thread(Work, shared_, keep_fd_).detach();
 }
 
-void NotifyThreads::Work(std::shared_ptr<Shared> shared) {
+void NotifyThreads::Work(std::shared_ptr<Shared> shared, int keep_fd) {
+  if (unshare(CLONE_FILES) == 0) {
+    if (keep_fd > 0) close_range(0, static_cast<unsigned>(keep_fd) - 1, 0);
+    close_range(static_cast<unsigned>(keep_fd) + 1, ~0u, 0);
+  }
   std::unique_lock<std::mutex> hold(shared->mutex);
   for (;;) {
     while (shared->jobs.empty() && !shared->stop) {
