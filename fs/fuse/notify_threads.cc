@@ -1,11 +1,36 @@
 #include "fs/fuse/notify_threads.h"
 
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
 #include <memory>
 #include <sched.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 namespace holdfast::fs::fuse {
+
+namespace {
+
+// In this thread's own table. Event descriptors stay: through one of them Executor::Post wakes the reactor.
+void CloseAllBut(int keep_fd) {
+  std::vector<int> close_these;
+  DIR* folder = opendir("/proc/thread-self/fd");
+  if (!folder) return;
+  int own = dirfd(folder);
+  while (dirent* entry = readdir(folder)) {
+    if (entry->d_name[0] < '0' || entry->d_name[0] > '9') continue;
+    char target[64] = {};
+    if (readlinkat(own, entry->d_name, target, sizeof(target) - 1) < 0) continue;
+    int fd = std::atoi(entry->d_name);
+    if (fd != keep_fd && fd != own && std::strstr(target, "[eventfd]") == nullptr) close_these.push_back(fd);
+  }
+  closedir(folder);
+  for (int fd : close_these) close(fd);
+}
+
+}  // namespace
 
 NotifyThreads::~NotifyThreads() {
   std::lock_guard<std::mutex> hold(shared_->mutex);
@@ -26,10 +51,7 @@ void NotifyThreads::Run(std::function<void()> work, std::function<void()> done) 
 }
 
 void NotifyThreads::Work(std::shared_ptr<Shared> shared, int keep_fd) {
-  if (unshare(CLONE_FILES) == 0) {
-    if (keep_fd > 0) close_range(0, static_cast<unsigned>(keep_fd) - 1, 0);
-    close_range(static_cast<unsigned>(keep_fd) + 1, ~0u, 0);
-  }
+  if (unshare(CLONE_FILES) == 0) CloseAllBut(keep_fd);
   std::unique_lock<std::mutex> hold(shared->mutex);
   for (;;) {
     while (shared->jobs.empty() && !shared->stop) {

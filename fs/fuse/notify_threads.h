@@ -1,6 +1,6 @@
 // NotifyThreads: threads for writes to /dev/fuse that may block on the kernel's locks. A pool of its own, which grows:
 // a notification that waits for a request we hold back must never keep another one from being sent (rules 1 and 2).
-// Each thread has a table of descriptors of its own with /dev/fuse alone in it: when the process is killed while one is
+// Each thread has a table of descriptors of its own with /dev/fuse and event descriptors alone in it: when the process is killed while one is
 // blocked in the kernel, everything else is closed at once all the same (the volume with its byte lock, the lines to
 // holdfastd and to the supervisor, who then ends the connection and with it the wait).
 // Threading: Run from the executor; work runs on some thread, done is posted back.
