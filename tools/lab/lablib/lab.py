@@ -41,7 +41,7 @@ class Node:
         self.run_dir = os.path.join(self.home, "run")
         self.config = os.path.join(self.home, "cluster.conf")
         self.log = os.path.join(self.home, "log")
-        self.cgroup = Cgroup(os.path.join(lab.cgroup_root, self.name))
+        self.cgroup = Cgroup(os.path.join(lab.cgroup.path, self.name))
 
     def options(self):
         return ["--config", self.config, "--state-dir", self.state, "--run-dir", self.run_dir]
@@ -105,10 +105,9 @@ class Node:
             return
         if lazy:
             abort_mount(self.mount)
-            while self.mounted():
-                detach_mount(self.mount)
+            wait_until(f"the end of the mount {self.mount}", lambda: detach_mount(self.mount) or not self.mounted(), 10)
         else:
-            run(["umount", self.mount], timeout=120)
+            run(["umount", self.mount], timeout=40)
 
     def mounted(self):
         return f" {self.mount} " in read("/proc/self/mountinfo")
@@ -144,7 +143,7 @@ class Lab:
         self.id = hashlib.sha1(self.directory.encode()).hexdigest()[:6]
         self.file = os.path.join(self.directory, "lab.json")
         self.network = Network(self.id)
-        self.cgroup_root = os.path.join(hierarchy(), f"holdfast-{self.id}")
+        self.cgroup = Cgroup(os.path.join(hierarchy(), f"holdfast-{self.id}"))  # the nodes' are below it
         self.target = Target(self.directory, self.id, self.network)
         self.power = Power(self.directory, self.network)
         self.image = os.path.join(self.directory, "volume.img")
@@ -188,7 +187,7 @@ class Lab:
 
     def _build(self, count, size, journals, preload, environment):
         self.network.up(count)
-        os.makedirs(self.cgroup_root, exist_ok=True)
+        self.cgroup.create()
         create_image(self.image, size)
         if self.settings["iscsi"]:
             self.target.up(self.image, preload, environment)
@@ -224,14 +223,14 @@ class Lab:
                     node.stop()
             except LabError as error:
                 problems.append(str(error))
-        for node in self.nodes():
-            node.kill()
-            node.cgroup.remove()
-        if os.path.isdir(self.cgroup_root):
-            os.rmdir(self.cgroup_root)
-        self.power.down()
-        self.target.down()
-        self.network.down()
+        # One thing that will not go must not keep the others.
+        steps = [step for node in self.nodes() for step in (node.kill, node.cgroup.remove)]
+        steps += [self.cgroup.remove, self.power.down, self.target.down, self.network.down]
+        for step in steps:
+            try:
+                step()
+            except (LabError, OSError) as error:
+                problems.append(str(error))
         for path in [self.file] + ([] if keep_logs else [self.image]):
             if os.path.exists(path):
                 os.unlink(path)
