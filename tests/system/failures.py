@@ -349,8 +349,9 @@ CASES = [
     ("a cut-off node is powered off through fence_ipmilan", scene_case(fence_ipmilan_takes_the_node, ipmi=True)),
 ]
 
-# An open defect: in about one run of four the last of three nodes, after the other two died 1 s apart, hangs with its own
-# mount although both journals are replayed and no lock waits. Until it is mended these run with --open-defects only.
+# An open defect, seen once in six runs: the survivor has replayed the first victim's journal and adopts its orphans and claims
+# under that journal's lock, an ordinary request, which the freeze rule holds until the second victim's journal is replayed;
+# that one waits for its turn behind the adoption. Until it is mended these run with --open-defects only.
 OPEN_DEFECTS = [
     ("kill of the fencer", scene_case(kill_of_the_fencer)),
     ("kill of the replayer during replay", scene_case(kill_of_the_replayer)),
