@@ -349,7 +349,7 @@ CASES = [
     ("a cut-off node is powered off through fence_ipmilan", scene_case(fence_ipmilan_takes_the_node, ipmi=True)),
 ]
 
-# An open defect, seen once in six runs: the survivor has replayed the first victim's journal and adopts its orphans and claims
+# An open defect, seen once in the five runs counted: the survivor has replayed the first victim's journal and adopts its orphans and claims
 # under that journal's lock, an ordinary request, which the freeze rule holds until the second victim's journal is replayed;
 # that one waits for its turn behind the adoption. Until it is mended these run with --open-defects only.
 OPEN_DEFECTS = [
