@@ -278,7 +278,8 @@ Task<Status> Service::Leave() {
   leaving_ = true;
   while (!core_.withdrawn()) {
     Enter();
-    if (core_.requester().operations() == 0) GiveUpEverything();
+    // Not before nothing is owed: a replay of our own may still hold its journal lock.
+    if (core_.requester().operations() == 0 && !core_.replay_owed()) GiveUpEverything();
     Drain();
     if (core_.requester().operations() == 0 && core_.running() && !core_.replay_owed()) co_return Status();
     co_await changed_.Wait();

@@ -193,10 +193,7 @@ void Mount::OnView(const dlm::View& view) {
 
 Task<Status> Mount::Stop() {
   if (fatal_) co_return reason_;
-  if (recovery_) {
-    recovery_->Stop();
-    co_await recovery_->Join();
-  }
+  if (recovery_) co_await recovery_->StopAdopting();
   messages_->Stop();
   stopping_ = true;
   while (relieving_) co_await relieved_.Wait();
@@ -213,6 +210,10 @@ Task<Status> Mount::Stop() {
   co_await locks_->DemoteAll();
   Status left = co_await options_.space->Leave();
   if (!left.ok()) co_return left;
+  if (recovery_) {
+    recovery_->Stop();
+    co_await recovery_->Join();
+  }
   gate_.Shut();
   co_await gate_.Drained();
   co_return Status();

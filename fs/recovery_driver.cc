@@ -61,11 +61,19 @@ Task<Status> RecoveryDriver::NothingOwed() {
 
 void RecoveryDriver::SetAdopt(std::function<Task<Status>(MountNo)> adopt) {
   adopt_ = std::move(adopt);
-  if (!to_adopt_.empty()) scope_.Spawn(AdoptAll());
+  StartAdopting();
 }
 
+void RecoveryDriver::StartAdopting() {
+  if (adopting_ || !adopt_ || stopped_ || to_adopt_.empty()) return;
+  adopting_ = true;
+  scope_.Spawn(AdoptAll());
+}
+
+// Orphans and claims go by ordinary locks, which the freeze rule may hold until another victim's journal is replayed: so
+// this runs beside the burying and never before it.
 Task<void> RecoveryDriver::AdoptAll() {
-  while (!stopped_ && !to_adopt_.empty()) {
+  while (!stopped_ && adopt_ && !to_adopt_.empty()) {
     MountNo journal = *to_adopt_.begin();
     to_adopt_.erase(to_adopt_.begin());
     Status adopted = co_await adopt_(journal);
@@ -74,6 +82,14 @@ Task<void> RecoveryDriver::AdoptAll() {
       HF_LOG(LogLevel::kWarn, "recovery", "not_adopted", {{"journal", journal}, {"error", adopted.error().ToString()}});
     }
   }
+  adopting_ = false;
+  changed_.WakeAll();
+}
+
+Task<void> RecoveryDriver::StopAdopting() {
+  adopt_ = nullptr;
+  to_adopt_.clear();
+  while (adopting_) co_await changed_.Wait();
 }
 
 // One victim after another, lowest first, until there is nothing for us to do in the newest view.
@@ -127,11 +143,10 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
   }
   parts_.space->Destroy(lock);
   if (!done.ok()) co_return done;
-  // Orphans and claims go by ordinary locks, now that the gate opens; if we die meanwhile, the next owner of the journal
-  // finds them where they are.
+  // If we die before they are adopted, the next owner of the journal finds them where they are.
   if (victim.mount != parts_.self.mount) {
     to_adopt_.insert(victim.mount);
-    if (adopt_) co_await AdoptAll();
+    StartAdopting();
   }
   co_return Status();
 }

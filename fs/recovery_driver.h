@@ -3,7 +3,7 @@
 // token names, replay what the lock manager reports frozen, adopt orphans and claims, tell the register. The first
 // gate opens when nothing is owed any more; the frozen resources follow by themselves.
 // Steps (each may be repeated; a failure or a newer view starts over):
-//   wait for fenced -> claim -> locks rebuilt -> journal lock -> check owner -> replay -> adopt -> done
+//   wait for fenced -> claim -> locks rebuilt -> journal lock -> check owner -> replay -> done, and beside it: adopt
 // INVARIANT I1: no step past `claim` without the register saying fenced. One replay at a time per mount.
 // Threading: one executor. Reports its steps for `holdfast history`.
 #pragma once
@@ -41,6 +41,9 @@ class RecoveryDriver {
   Task<Status> NothingOwed();
   // This mount is up: adoption is possible; journals replayed before are adopted now.
   void SetAdopt(std::function<Task<Status>(MountNo)> adopt);
+  // Before this mount's own journal closes: no adoption is under way or begun any more. Burying goes on: a leave waits for
+  // what is owed, and we may be the only one left to replay it.
+  Task<void> StopAdopting();
   void Stop();
   Task<void> Join();
   // What it does and waits for, for status.
@@ -50,6 +53,7 @@ class RecoveryDriver {
   Task<void> Run();
   Task<Status> Bury(dlm::Victim victim);
   Task<Status> ReplayLocked(dlm::Victim victim, dlm::ReplayClaim claim);
+  void StartAdopting();
   Task<void> AdoptAll();
   void Step(std::string what);
   bool Owed(const MemberId& victim) const;
@@ -62,6 +66,7 @@ class RecoveryDriver {
   std::string step_ = "idle";
   Instant step_since_;
   bool running_ = false;
+  bool adopting_ = false;
   bool again_ = false;
   bool stopped_ = false;
   WaitList changed_;

@@ -337,6 +337,8 @@ def fence_ipmilan_takes_the_node(scene):
 
 CASES = [
     ("kill of a writer", scene_case(kill_of_a_writer)),
+    ("kill of the fencer", scene_case(kill_of_the_fencer)),
+    ("kill of the replayer during replay", scene_case(kill_of_the_replayer)),
     ("kill of the master of a hot lock", scene_case(kill_of_the_master_of_a_hot_lock)),
     ("kill of the mount process alone", scene_case(kill_of_the_mount_alone)),
     ("kill of holdfastd alone", scene_case(kill_of_holdfastd_alone)),
@@ -349,13 +351,5 @@ CASES = [
     ("a cut-off node is powered off through fence_ipmilan", scene_case(fence_ipmilan_takes_the_node, ipmi=True)),
 ]
 
-# An open defect, seen once in the five runs counted: the survivor has replayed the first victim's journal and adopts its orphans and claims
-# under that journal's lock, an ordinary request, which the freeze rule holds until the second victim's journal is replayed;
-# that one waits for its turn behind the adoption. Until it is mended these run with --open-defects only.
-OPEN_DEFECTS = [
-    ("kill of the fencer", scene_case(kill_of_the_fencer)),
-    ("kill of the replayer during replay", scene_case(kill_of_the_replayer)),
-]
-
 if __name__ == "__main__":
-    sys.exit(run_cases(CASES + (OPEN_DEFECTS if "--open-defects" in sys.argv else [])))
+    sys.exit(run_cases(CASES))
