@@ -127,7 +127,8 @@ def report(result):
         line += f"  ({result.why})"
     print(line, flush=True)
     if result.failed:
-        for text in result.output.splitlines()[-60:]:
+        lines = result.output.splitlines()
+        for text in [t for t in lines if t.startswith(("FAILED", "=== "))] + lines[-120:]:
             print("      | " + text)
         sys.stdout.flush()
 

@@ -38,7 +38,9 @@ def lab(nodes=3, size="2G", **kwargs):
     try:
         it.up(nodes, size, kwargs.pop("iscsi", False), kwargs.pop("ipmi", False), **kwargs)
         yield it
-    except BaseException:
+    except BaseException as error:
+        print(f"=== {type(error).__name__}: {error}", flush=True)
+        show_waits(it)
         show_logs(it)
         raise
     finally:
@@ -48,6 +50,40 @@ def lab(nodes=3, size="2G", **kwargs):
                 node.cgroup.kill()
         it.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def show_waits(it):
+    """What every node says that it waits for, and where its processes are in the kernel."""
+    for node in it.nodes():
+        status = node.status() or {}
+        waits = [{k: w.get(k) for k in ("what", "on", "since_ms", "since")} for w in find_waits(status)]
+        states = [f"{n.get('name')} {n.get('state')}" for n in status.get("nodes", [])]
+        print(f"--- {node.name} nodes: {', '.join(states) or 'holdfastd does not answer'}; waits: {waits[:12]}", flush=True)
+        for pid in node.cgroup.pids():
+            with contextlib.suppress(OSError):
+                print(f"    {pid} {' '.join(threads_of(pid))}", flush=True)
+
+
+def find_waits(tree):
+    """Every 'waits' list in a status, wherever it stands."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from value if key == "waits" and isinstance(value, list) else find_waits(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from find_waits(value)
+
+
+def threads_of(pid):
+    """Name, and state:place of each thread that does not merely sleep in poll or on a condition."""
+    with open(f"/proc/{pid}/comm") as f:
+        words = [f.read().strip()]
+    for thread in sorted(os.listdir(f"/proc/{pid}/task"), key=int)[:40]:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/stat") as s, open(f"/proc/{pid}/task/{thread}/wchan") as w:
+            state, place = s.read().rpartition(")")[2].split()[0], w.read()
+            if place not in ("ep_poll", "futex_wait_queue", "do_epoll_wait", "poll_schedule_timeout.constprop.0"):
+                words.append(f"{state}:{place}")
+    return words
 
 
 def show_logs(it, lines=25):
