@@ -8,6 +8,7 @@
 #include <ctime>
 #include <fcntl.h>
 #include <memory>
+#include <mntent.h>
 #include <mutex>
 #include <poll.h>
 #include <string>
@@ -45,6 +46,23 @@ struct World {
   std::string mountpoint;
 };
 
+// Ends the connection of the dead mount, so that every request without an answer ends with an error. The last closing of
+// /dev/fuse would do it too, but a thread of the dead process that waits in the kernel for such a request keeps it open.
+// The mount stays in its place (nobody shall write into the folder below it): an open descriptor keeps it busy.
+void AbortConnection(const World& world) {
+  bool ours = false;
+  if (FILE* mounts = setmntent("/proc/self/mounts", "r")) {
+    while (mntent* entry = getmntent(mounts)) {
+      if (world.mountpoint == entry->mnt_dir) ours = std::strncmp(entry->mnt_type, "fuse", 4) == 0;  // the last is on top
+    }
+    endmntent(mounts);
+  }
+  if (!ours) return;
+  int keep = open(world.mountpoint.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  umount2(world.mountpoint.c_str(), MNT_FORCE);
+  if (keep >= 0) close(keep);
+}
+
 // Drops everything the kernel caches. Several threads, since one blocked inode must not keep the others cached.
 class Sweep {
  public:
@@ -71,7 +89,7 @@ class Sweep {
       if (!abort_when_blocked) return false;
       // Pages locked for requests of the dead mount: end the connection, then they are free.
       hold.unlock();
-      umount2(world.mountpoint.c_str(), MNT_FORCE);
+      AbortConnection(world);
       hold.lock();
       abort_when_blocked = false;
     }
@@ -157,6 +175,7 @@ int WatchLease(const World& world, bool* over) {
 
 int EndOfMount(const World& world, bool announced) {
   Sweep::Run(world, true);
+  if (!announced) AbortConnection(world);
   close(world.fuse);
   if (announced) Say(world.socket, SupervisorMessage::kDone);
   return 0;
@@ -182,8 +201,8 @@ int SupervisorMain(int socket) {
   for (int s : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGTSTP}) signal(s, SIG_IGN);
   World world;
   world.socket = socket;
+  mlockall(MCL_CURRENT);  // before the table is mapped: that one stays sparse
   if (!ReceiveHello(&world)) return 1;
-  mlockall(MCL_CURRENT);
   Say(socket, SupervisorMessage::kReady);
   bool lease_over = false;
   for (;;) {

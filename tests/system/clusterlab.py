@@ -81,7 +81,7 @@ def threads_of(pid):
     for thread in sorted(os.listdir(f"/proc/{pid}/task"), key=int)[:40]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/stat") as s, open(f"/proc/{pid}/task/{thread}/wchan") as w:
             state, place = s.read().rpartition(")")[2].split()[0], w.read()
-            if place not in ("ep_poll", "futex_wait_queue", "do_epoll_wait", "poll_schedule_timeout.constprop.0"):
+            if state != "S" or not place.startswith(("ep_", "do_epoll", "futex_", "poll_", "do_poll", "do_sys_poll")):
                 words.append(f"{state}:{place}")
     return words
 

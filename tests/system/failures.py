@@ -4,6 +4,7 @@ something dies or is cut; the survivors must go on, at default timeouts, within 
 runs; nobody is fenced twice; after all nodes have stopped fsck finds nothing."""
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -187,12 +188,15 @@ def mount_process(node, supervisor=False):
                      f"{[argv_of(p)[:1] for p in node.cgroup.pids()]}")
 
 
-def kill_of_the_mount_alone(scene):
+def kill_of_the_mount_alone(scene, others=()):
     os.kill(mount_process(scene.nodes["n2"]), signal.SIGKILL)
     # Its applications get errors; the node stays a member and is not fenced.
     scene.dead("n2")
     scene.survivors_go_on("n1", "n3")
     stall = scene.stall("n1", "n3")
+    for process in others:
+        process.kill()
+        process.wait()
     scene.end_work("n1", "n3")
     scene.verify("n1")
     status = scene.nodes["n1"].status()
@@ -204,6 +208,46 @@ def kill_of_the_mount_alone(scene):
     scene.stop_and_check()
     expect(stall <= STALL_LIMIT_SECONDS, f"a survivor stalled for {stall:.2f} s")
     return f"longest stall of a survivor {stall:.2f} s; the node stayed a member"
+
+
+CREATOR = """
+import os, sys
+folder, name = sys.argv[1:]
+i = 0
+while True:
+    i += 1
+    path = os.path.join(folder, f"{name}-{i % 50}")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        os.rename(path, path + "-moved")
+        os.unlink(path + "-moved")
+    except FileNotFoundError:
+        pass
+    if i == 20:
+        print("creating", flush=True)
+"""
+
+
+def kill_of_the_mount_alone_amid_creates(scene):
+    # All nodes create, rename and unlink in one directory: notifications of names wait for the directory's lock in the kernel,
+    # which the application holds whose request the dead mount does not answer any more.
+    folder = os.path.join(scene.nodes["n1"].mount, "crowded")
+    os.mkdir(folder)
+    creators = []
+    try:
+        for node in scene.nodes.values():
+            place = os.path.join(node.mount, "crowded")
+            for i in range(3):
+                creators.append((node, subprocess.Popen([sys.executable, "-c", CREATOR, place, f"{node.name}-{i}"],
+                                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)))
+        for _, process in creators:
+            process.stdout.readline()
+        return kill_of_the_mount_alone(scene, [p for _, p in creators])
+    finally:
+        for _, process in creators:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def kill_of_holdfastd_alone(scene):
@@ -341,6 +385,7 @@ CASES = [
     ("kill of the replayer during replay", scene_case(kill_of_the_replayer)),
     ("kill of the master of a hot lock", scene_case(kill_of_the_master_of_a_hot_lock)),
     ("kill of the mount process alone", scene_case(kill_of_the_mount_alone)),
+    ("kill of the mount process alone, amid creates in one directory", scene_case(kill_of_the_mount_alone_amid_creates)),
     ("kill of holdfastd alone", scene_case(kill_of_holdfastd_alone)),
     ("kill of the supervisor alone", scene_case(kill_of_the_supervisor_alone)),
     ("kill of all nodes at once, cold start", scene_case(kill_of_all_and_cold_start)),
