@@ -6,12 +6,7 @@
 #include "base/control.pb.h"
 #include "base/log.h"
 #include "base/sync.h"
-#include "cluster/config.h"
 #include "cluster/control_codec.h"
-#include "cluster/keys.h"
-#include "cluster/lease_page.h"
-#include "io/control_socket.h"
-#include "io/reactor.h"
 
 namespace holdfast::cluster {
 namespace {
@@ -21,8 +16,8 @@ using Answer = Result<std::shared_ptr<ControlFrame>>;
 
 class ClusterClient final : public dlm::ClusterLink {
  public:
-  ClusterClient(io::Reactor& reactor, ClusterClientOptions options, dlm::ClusterLinkHandler& handler)
-      : reactor_(reactor), options_(std::move(options)), handler_(handler), alive_(std::make_shared<bool>(true)) {}
+  ClusterClient(ClusterClientSeams seams, dlm::ClusterLinkHandler& handler)
+      : seams_(std::move(seams)), handler_(handler), alive_(std::make_shared<bool>(true)) {}
 
   ~ClusterClient() override {
     *alive_ = false;
@@ -44,10 +39,9 @@ class ClusterClient final : public dlm::ClusterLink {
   void Lose(const std::string& why);
   void OnView(const control::View& view);
 
-  io::Reactor& reactor_;
-  ClusterClientOptions options_;
+  ClusterClientSeams seams_;
   dlm::ClusterLinkHandler& handler_;
-  std::shared_ptr<io::ControlConnection> connection_;
+  std::shared_ptr<ControlLine> connection_;
   std::unordered_map<uint64_t, Completion<Answer>*> waiting_;
   uint64_t next_number_ = 1;
   bool joined_ = false;   // the handler hears of the connection's end from now on
@@ -58,11 +52,8 @@ class ClusterClient final : public dlm::ClusterLink {
 };
 
 Status ClusterClient::Connect() {
-  std::string path = options_.run_dir + "/holdfastd.sock";
-  auto connection = io::ConnectControl(reactor_, path);
-  if (!connection.ok())
-    return Error(connection.code() == Errc::kPermission ? Errc::kPermission : Errc::kDisconnected,
-                 "holdfastd does not answer at " + path + " (" + connection.error().message + ")");
+  auto connection = seams_.connect();
+  if (!connection.ok()) return connection.error();
   connection_ = std::move(*connection);
   std::shared_ptr<bool> alive = alive_;
   connection_->Start(
@@ -163,7 +154,7 @@ Task<Result<dlm::Joined>> ClusterClient::Join(dlm::JoinRequest request) {
   const auto& in = (*answer)->joined();
   auto view = FromProto(in.view());
   if (!view.ok()) co_return view.error();
-  auto page = MapLeasePage(in.lease_path());
+  auto page = seams_.map_lease(in.lease_path());
   if (!page.ok()) co_return page.error();
   dlm::Joined joined;
   joined.self = FromProto(in.self());
@@ -235,29 +226,8 @@ void ClusterClient::ReportStep(MemberId victim, dlm::RecoveryStep step, std::str
 
 }  // namespace
 
-std::unique_ptr<dlm::ClusterLink> MakeClusterClient(io::Reactor& reactor, ClusterClientOptions options,
-                                                    dlm::ClusterLinkHandler& handler) {
-  return std::make_unique<ClusterClient>(reactor, std::move(options), handler);
-}
-
-Result<NodeIdentity> LoadIdentity(const std::string& config_path, const std::string& state_dir, const std::string& node_name) {
-  auto loaded = LoadConfig(config_path);
-  if (!loaded.ok()) return loaded.error();
-  auto keys = LoadKeys(state_dir);
-  if (!keys.ok()) return keys.error();
-  const Config& config = loaded->config;
-  const NodeConfig* self = nullptr;
-  for (const auto& n : config.nodes)
-    if (node_name.empty() ? n.public_key == keys->public_key : n.name == node_name) self = &n;
-  if (!self)
-    return Error(Errc::kNotFound, node_name.empty() ? "no node of " + config_path + " has this machine's key; give --node NAME"
-                                                    : "node '" + node_name + "' is not in " + config_path);
-  if (self->public_key != keys->public_key)
-    return Error(Errc::kInvalid, "the key in " + state_dir + " is not the public_key of node '" + self->name + "' in " + config_path);
-  NodeIdentity identity{config.cluster, self->id, self->name, self->address, keys->public_key, keys->secret_key, {}};
-  for (const auto& n : config.nodes)
-    if (!n.public_key.empty()) identity.peers.emplace_back(n.id, n.public_key);
-  return identity;
+std::unique_ptr<dlm::ClusterLink> MakeClusterClient(ClusterClientSeams seams, dlm::ClusterLinkHandler& handler) {
+  return std::make_unique<ClusterClient>(std::move(seams), handler);
 }
 
 }  // namespace holdfast::cluster

@@ -3,11 +3,13 @@
 // Owner: mount.holdfast's assembly. Threading: one executor. docs/protocols/control.md.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/control_line.h"
 #include "base/result.h"
 #include "dlm/cluster_link.h"
 
@@ -36,6 +38,13 @@ Result<NodeIdentity> LoadIdentity(const std::string& config_path, const std::str
 struct ClusterClientOptions {
   std::string run_dir;  // where holdfastd.sock is
 };
+
+// The same over any line: production's is the socket, the simulator has its own. The handler outlives the client.
+struct ClusterClientSeams {
+  std::function<Result<std::shared_ptr<ControlLine>>()> connect;
+  std::function<Result<const LeasePage*>(const std::string& path)> map_lease;
+};
+std::unique_ptr<dlm::ClusterLink> MakeClusterClient(ClusterClientSeams seams, dlm::ClusterLinkHandler& handler);
 
 // The handler outlives the client. Nothing is connected before Join; a client joins once.
 std::unique_ptr<dlm::ClusterLink> MakeClusterClient(io::Reactor& reactor, ClusterClientOptions options,

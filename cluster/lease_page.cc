@@ -31,10 +31,16 @@ Result<std::unique_ptr<LeaseWriter>> LeaseWriter::Create(const std::string& path
   if (memory == MAP_FAILED) return SystemError(fresh);
   auto* page = new (memory) LeasePage;
   if (::rename(fresh.c_str(), path.c_str()) != 0) return SystemError(path);
-  return std::unique_ptr<LeaseWriter>(new LeaseWriter(path, page));
+  return std::unique_ptr<LeaseWriter>(new LeaseWriter(path, page, true));
 }
 
-LeaseWriter::~LeaseWriter() { ::munmap(page_, kPageBytes); }
+std::unique_ptr<LeaseWriter> LeaseWriter::InMemory(std::string path, LeasePage* page) {
+  return std::unique_ptr<LeaseWriter>(new LeaseWriter(std::move(path), page, false));
+}
+
+LeaseWriter::~LeaseWriter() {
+  if (mapped_) ::munmap(page_, kPageBytes);
+}
 
 void LeaseWriter::Begin(Incarnation incarnation) {
   // The order matters to readers between the stores: no deadline first, the new life last.

@@ -15,6 +15,8 @@ class LeaseWriter {
  public:
   // Replaces the file atomically; the new page has no lease. Errors: kIo.
   static Result<std::unique_ptr<LeaseWriter>> Create(const std::string& path);
+  // For the simulator: the page is ordinary memory that somebody else owns. REQUIRES: it outlives this.
+  static std::unique_ptr<LeaseWriter> InMemory(std::string path, LeasePage* page);
   ~LeaseWriter();
 
   // A (new) incarnation begins, without a lease yet.
@@ -27,10 +29,11 @@ class LeaseWriter {
   const std::string& path() const { return path_; }
 
  private:
-  LeaseWriter(std::string path, LeasePage* page) : path_(std::move(path)), page_(page) {}
+  LeaseWriter(std::string path, LeasePage* page, bool mapped) : path_(std::move(path)), page_(page), mapped_(mapped) {}
   void Touch() { page_->sequence.fetch_add(1, std::memory_order_release); }
   std::string path_;
   LeasePage* page_;
+  bool mapped_;
 };
 
 // Maps the page for the life of the process (never unmapped: readers look at it until the very end).

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/control_line.h"
 #include "base/result.h"
 
 namespace holdfast::io {
@@ -22,23 +23,17 @@ class Reactor;
 inline constexpr size_t kControlPacketMax = 1u << 20;
 inline constexpr size_t kControlQueueMax = 1024;
 
-class ControlConnection : public std::enable_shared_from_this<ControlConnection> {
+class ControlConnection final : public ControlLine, public std::enable_shared_from_this<ControlConnection> {
  public:
-  using OnPacket = std::function<void(std::span<const std::byte>)>;
-  using OnClosed = std::function<void()>;
-
   ControlConnection(Reactor& reactor, int fd);
-  ~ControlConnection();
+  ~ControlConnection() override;
 
-  // Starts to read. `closed` is called once, from the reactor's loop, when the peer is gone or misbehaves; not after
-  // Close().
-  void Start(OnPacket packet, OnClosed closed);
-  // Queues. Errors: kDisconnected, kInvalid (too large), kExhausted (the connection ends).
-  Status Send(std::span<const std::byte> packet);
-  void Close();
-  bool open() const { return fd_ >= 0; }
-  int32_t peer_pid() const { return pid_; }
-  uint32_t peer_uid() const { return uid_; }
+  void Start(OnPacket packet, OnClosed closed) override;
+  Status Send(std::span<const std::byte> packet) override;
+  void Close() override;
+  bool open() const override { return fd_ >= 0; }
+  int32_t peer_pid() const override { return pid_; }
+  uint32_t peer_uid() const override { return uid_; }
 
  private:
   void OnReady(uint32_t events);

@@ -6,26 +6,25 @@
 #include "cluster/daemon/mount_burial.h"
 #include "cluster/daemon/timeline.h"
 #include "cluster/daemon/views.h"
-#include "io/control_socket.h"
 
 namespace holdfast::cluster {
 
 using control::ControlFrame;
 
-void Reply(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number, ControlFrame frame) {
+void Reply(const std::shared_ptr<ControlLine>& connection, uint64_t number, ControlFrame frame) {
   if (!connection->open()) return;
   frame.set_number(number);
   Status sent = connection->Send(EncodeFrame(frame));
   if (!sent.ok()) HF_LOG(LogLevel::kWarn, "control", "not_sent", {{"error", sent.error().ToString()}, {"pid", connection->peer_pid()}});
 }
 
-void ReplyError(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number, const Error& error) {
+void ReplyError(const std::shared_ptr<ControlLine>& connection, uint64_t number, const Error& error) {
   ControlFrame frame;
   ToProto(error, frame.mutable_failure());
   Reply(connection, number, std::move(frame));
 }
 
-void ReplyDone(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number) {
+void ReplyDone(const std::shared_ptr<ControlLine>& connection, uint64_t number) {
   ControlFrame frame;
   frame.set_done(true);
   Reply(connection, number, std::move(frame));
@@ -50,12 +49,12 @@ std::vector<MountPtr> Mounts::list() const {
   return out;
 }
 
-MountPtr Mounts::Find(const std::shared_ptr<io::ControlConnection>& connection) const {
+MountPtr Mounts::Find(const std::shared_ptr<ControlLine>& connection) const {
   auto it = mounts_.find(connection.get());
   return it == mounts_.end() ? nullptr : it->second;
 }
 
-bool Mounts::OnFrame(const std::shared_ptr<io::ControlConnection>& connection, const ControlFrame& frame) {
+bool Mounts::OnFrame(const std::shared_ptr<ControlLine>& connection, const ControlFrame& frame) {
   MountPtr mount = Find(connection);
   uint64_t number = frame.number();
   if (frame.has_join()) {
@@ -105,7 +104,7 @@ bool Mounts::OnFrame(const std::shared_ptr<io::ControlConnection>& connection, c
   return true;
 }
 
-void Mounts::OnClosed(const std::shared_ptr<io::ControlConnection>& connection) {
+void Mounts::OnClosed(const std::shared_ptr<ControlLine>& connection) {
   MountPtr mount = Find(connection);
   if (!mount) return;
   MountEntry::State state = mount->state;

@@ -11,22 +11,19 @@
 #include <string>
 #include <vector>
 
+#include "base/control_line.h"
 #include "cluster/daemon/parts.h"
 #include "dlm/view.h"
 
 namespace holdfast::control {
 class ControlFrame;
 }
-namespace holdfast::io {
-class ControlConnection;
-}
-
 namespace holdfast::cluster {
 
 struct MountEntry {
   enum class State : uint8_t { kJoining, kJoined, kLeaving, kGone };
   State state = State::kJoining;
-  std::shared_ptr<io::ControlConnection> connection;
+  std::shared_ptr<ControlLine> connection;
   int32_t pid = 0;
   std::string lockspace, volume_uuid, volume_url, address;
   uint64_t nonce = 0;
@@ -49,8 +46,8 @@ class Mounts {
   Mounts(Parts* parts, MountBurial* burial) : parts_(parts), burial_(burial) {}
 
   // A frame of a connection; false: not one of a mount.
-  bool OnFrame(const std::shared_ptr<io::ControlConnection>& connection, const control::ControlFrame& frame);
-  void OnClosed(const std::shared_ptr<io::ControlConnection>& connection);
+  bool OnFrame(const std::shared_ptr<ControlLine>& connection, const control::ControlFrame& frame);
+  void OnClosed(const std::shared_ptr<ControlLine>& connection);
   void OnState(const StatePtr& state);
   // This node's life is over: mounts withdraw.
   void Evict(const std::string& why);
@@ -62,7 +59,7 @@ class Mounts {
   bool empty() const { return mounts_.empty(); }
 
  private:
-  MountPtr Find(const std::shared_ptr<io::ControlConnection>& connection) const;
+  MountPtr Find(const std::shared_ptr<ControlLine>& connection) const;
   Task<void> Join(MountPtr mount, uint64_t number);
   Task<Status> Enter(MountPtr mount);
   Task<void> Leave(MountPtr mount, uint64_t number);
@@ -74,12 +71,12 @@ class Mounts {
 
   Parts* parts_;
   MountBurial* burial_;
-  std::map<io::ControlConnection*, MountPtr> mounts_;
+  std::map<ControlLine*, MountPtr> mounts_;
 };
 
 // Answers on a mount's or the command's connection.
-void Reply(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number, control::ControlFrame frame);
-void ReplyError(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number, const Error& error);
-void ReplyDone(const std::shared_ptr<io::ControlConnection>& connection, uint64_t number);
+void Reply(const std::shared_ptr<ControlLine>& connection, uint64_t number, control::ControlFrame frame);
+void ReplyError(const std::shared_ptr<ControlLine>& connection, uint64_t number, const Error& error);
+void ReplyDone(const std::shared_ptr<ControlLine>& connection, uint64_t number);
 
 }  // namespace holdfast::cluster

@@ -1,5 +1,5 @@
-// Parts: what the nouns of holdfastd share. Owned by Daemon; pointers stay valid for the process's life, but `engine` is
-// null until it has been started. Threading: one reactor.
+// Parts: what the nouns of holdfastd share. Owned by DaemonCore; pointers stay valid for the process's life, but `engine` is
+// null until it has been started. Threading: one executor.
 #pragma once
 
 #include <functional>
@@ -9,7 +9,6 @@
 
 #include "base/executor.h"
 #include "base/kv_store.h"
-#include "base/pool.h"
 #include "base/processes.h"
 #include "base/random.h"
 #include "base/sync.h"
@@ -17,10 +16,6 @@
 #include "cluster/engine.h"
 #include "cluster/lease_page.h"
 #include "dlm/cluster_link.h"
-
-namespace holdfast::io {
-class Reactor;
-}
 
 namespace holdfast::cluster {
 
@@ -52,9 +47,7 @@ class WaitBoard {
 };
 
 struct Parts {
-  io::Reactor* reactor = nullptr;
-  Executor* executor = nullptr;  // the same object
-  Pool* pool = nullptr;
+  Executor* executor = nullptr;
   Random* random = nullptr;
   KvStore* store = nullptr;
   Processes* processes = nullptr;

@@ -18,23 +18,26 @@ inline constexpr uint64_t kVolumeQuorumOffset = 1u << 20;
 
 class QuorumDevice {
  public:
-  // Opens; errors are those of the device (try again). on_fenced: our key is gone from the array.
-  static Task<Result<std::unique_ptr<QuorumDevice>>> Open(Parts* parts, std::function<void(std::string)> on_fenced);
+  // take_byte: for image files and block devices without reservations; it may be called again. Empty: neither.
+  QuorumDevice(Parts* parts, std::unique_ptr<BlockDevice> device, Reservations* reservations, std::function<Status()> take_byte)
+      : parts_(parts), device_(std::move(device)), reservations_(reservations), take_byte_(std::move(take_byte)),
+        key_(ReservationKeyOf(parts->self->id, parts->nonce, 0)) {}
   // Takes this node's byte; registers our key and the reservation. kBusy: another holdfastd of this node holds it.
   Task<Status> Claim();
   Task<Status> Drain();
   // Clean leave. keep_key: somebody is fenced by this reservation alone and nobody else may be left to hold it.
   Task<void> Release(bool keep_key);
 
+  ReservationKey key() const { return key_; }
   BlockDevice* device() { return device_.get(); }
   bool reserved() const { return reservations_ != nullptr; }
   bool persistent() const { return persistent_; }  // keys survive the array's power loss
 
  private:
-  explicit QuorumDevice(Parts* parts) : parts_(parts) {}
   Parts* parts_;
   std::unique_ptr<BlockDevice> device_;
   Reservations* reservations_ = nullptr;  // the same object as device_
+  std::function<Status()> take_byte_;
   ReservationKey key_ = 0;
   bool persistent_ = false;
 };

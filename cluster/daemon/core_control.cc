@@ -1,10 +1,8 @@
-// The control socket's side of Daemon: frames of mounts go to Mounts, questions of the command are answered here.
-#include <pwd.h>
-
+// The lines' side of DaemonCore: frames of mounts go to Mounts, questions of the command are answered here.
 #include "base/control.pb.h"
 #include "base/log.h"
 #include "cluster/control_codec.h"
-#include "cluster/daemon/daemon.h"
+#include "cluster/daemon/core.h"
 #include "cluster/daemon/status.h"
 
 namespace holdfast::cluster {
@@ -18,31 +16,26 @@ Result<LogLevel> LevelOf(const std::string& name) {
   return Error(Errc::kInvalid, "log level '" + name + "': trace, debug, info, warn, error or off");
 }
 
-std::string UserName(uint32_t uid) {
-  passwd* user = ::getpwuid(uid);
-  return user ? user->pw_name : "uid " + std::to_string(uid);
-}
-
 }  // namespace
 
-void Daemon::OnAccept(std::shared_ptr<io::ControlConnection> connection) {
-  // Root, or the user that holdfastd itself runs as. The socket's mode says the same.
-  if (connection->peer_uid() != 0 && connection->peer_uid() != ::geteuid()) return connection->Close();
-  connections_.insert(connection);
-  std::weak_ptr<io::ControlConnection> weak = connection;
-  connection->Start(
+void DaemonCore::Accept(std::shared_ptr<ControlLine> line) {
+  lines_.insert(line);
+  std::weak_ptr<ControlLine> weak = line;
+  line->Start(
       [this, weak](std::span<const std::byte> packet) {
-        if (auto c = weak.lock()) OnFrame(c, packet);
+        if (auto l = weak.lock()) OnFrame(l, packet);
       },
       [this, weak] {
-        auto c = weak.lock();
-        if (!c) return;
-        mounts_->OnClosed(c);
-        connections_.erase(c);
+        auto l = weak.lock();
+        if (!l) return;
+        mounts_->OnClosed(l);
+        lines_.erase(l);
       });
 }
 
-void Daemon::OnFrame(const std::shared_ptr<io::ControlConnection>& connection, std::span<const std::byte> packet) {
+StatusTree DaemonCore::Describe() { return BuildStatus({&parts_, mounts_.get(), fencer_.get(), notes_}); }
+
+void DaemonCore::OnFrame(const std::shared_ptr<ControlLine>& connection, std::span<const std::byte> packet) {
   auto frame = std::make_shared<control::ControlFrame>();
   if (Status parsed = DecodeFrame(packet, frame.get()); !parsed.ok()) {
     ReplyError(connection, 0, parsed.error());
@@ -56,7 +49,7 @@ void Daemon::OnFrame(const std::shared_ptr<io::ControlConnection>& connection, s
   scope_.Spawn(Answer(connection, frame));
 }
 
-Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std::shared_ptr<control::ControlFrame> frame) {
+Task<void> DaemonCore::Answer(std::shared_ptr<ControlLine> connection, std::shared_ptr<control::ControlFrame> frame) {
   using control::ControlFrame;
   uint64_t number = frame->number();
   Status done = Errc::kUnsupported;
@@ -73,7 +66,7 @@ Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std
     }
     case ControlFrame::kFenceAck: {
       std::string node = frame->fence_ack().node();
-      std::string who = UserName(connection->peer_uid()) + " on " + parts_.self->name;
+      std::string who = seams_.user_name(connection->peer_uid()) + " on " + parts_.self->name;
       if (!parts_.engine) {
         done = Error(Errc::kBusy, "this node has not started yet");
       } else {
@@ -101,7 +94,7 @@ Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std
         done = Error(Errc::kBusy, "mounts are in use: unmount them first");
         break;
       }
-      RequestLeave("asked by " + UserName(connection->peer_uid()));
+      RequestLeave("asked by " + seams_.user_name(connection->peer_uid()));
       ReplyDone(connection, number);
       co_return;
     }
@@ -115,13 +108,13 @@ Task<void> Daemon::Answer(std::shared_ptr<io::ControlConnection> connection, std
 }
 
 // Without a disk acceptor every node's vote is needed, so every node's holdfastd runs and has nothing in its store.
-Task<Status> Daemon::InitQuorum() {
+Task<Status> DaemonCore::InitQuorum() {
   if (!config_.quorum_device.empty()) co_return Error(Errc::kBusy, "holdfastd runs: stop every node's before quorum init on a quorum device");
   if (!parts_.engine) co_return Error(Errc::kBusy, "this node has not started yet");
   InitClusterArgs args;
   args.cluster_name = config_.cluster;
   for (int i = 0; i < 2; ++i) {
-    uint64_t word = random_.Next();
+    uint64_t word = parts_.random->Next();
     args.cluster_uuid.append(reinterpret_cast<const char*>(&word), sizeof word);
   }
   args.config_version = config_.version;
@@ -132,7 +125,7 @@ Task<Status> Daemon::InitQuorum() {
   co_return Status();
 }
 
-Task<Result<StatusTree>> Daemon::AnswerTree(std::shared_ptr<control::ControlFrame> frame) {
+Task<Result<StatusTree>> DaemonCore::AnswerTree(std::shared_ptr<control::ControlFrame> frame) {
   if (frame->has_history()) co_return timeline_->Show(frame->history().limit() == 0 ? 100 : frame->history().limit());
   if (frame->has_config_show()) co_return ShowConfig(config_);
   if (frame->has_fence_check()) {
@@ -140,7 +133,7 @@ Task<Result<StatusTree>> Daemon::AnswerTree(std::shared_ptr<control::ControlFram
     co_return checked;
   }
   co_await mounts_->AskStatus(Milliseconds(200));
-  co_return BuildStatus({&parts_, mounts_.get(), fencer_.get(), notes_});
+  co_return Describe();
 }
 
 }  // namespace holdfast::cluster
