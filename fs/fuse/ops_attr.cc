@@ -9,30 +9,8 @@ namespace holdfast::fs::fuse {
 namespace {
 
 using Request = FuseServer::Request;
-using DirRequest = KernelCache::DirRequest;
 
 constexpr uint32_t kFattrKillSuidgid = 1u << 11;
-
-Task<void> DoGetAttr(FuseServer* s, Request r, KernelInode inode) {
-  auto attr = co_await s->vfs().GetAttr(inode);
-  if (s->Suspended()) co_await s->AwaitLease();
-  if (attr.ok()) {
-    r.AttrReply(*attr, true);
-  } else {
-    r.Error(attr.error());
-  }
-}
-
-// SETATTR holds the inode's i_rwsem, which dropping a directory's names waits for.
-Task<void> DoSetAttr(FuseServer* s, Request r, DirRequest, KernelInode inode, SetAttr set) {
-  auto attr = co_await s->vfs().Set(inode, set);
-  if (s->Suspended()) co_await s->AwaitLease();
-  if (attr.ok()) {
-    r.AttrReply(*attr, false);  // rule 3: some kernels take them whatever has happened since
-  } else {
-    r.Error(attr.error());
-  }
-}
 
 Task<void> DoStatFs(FuseServer* s, Request r) {
   auto stat = co_await s->vfs().GetStatFs();
@@ -54,14 +32,13 @@ Task<void> DoStatFs(FuseServer* s, Request r) {
 
 void GetAttr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
   FuseServer* s = FuseServer::Of(req);
-  if (s->Begin(req)) Detach(DoGetAttr(s, Request(s, req), inode));
+  s->requests().GetAttr(ReplyTo(s, req), inode);
 }
 
 WallTime ToWall(const timespec& t) { return WallTime{t.tv_sec, static_cast<uint32_t>(t.tv_nsec)}; }
 
 void DoSet(fuse_req_t req, fuse_ino_t inode, struct stat* st, int which, fuse_file_info*) {
   FuseServer* s = FuseServer::Of(req);
-  if (!s->Begin(req)) return;
   SetAttr set;
   auto take = [&](int fuse, uint32_t ours) {
     if ((which & fuse) != 0) set.which |= ours;
@@ -83,7 +60,7 @@ void DoSet(fuse_req_t req, fuse_ino_t inode, struct stat* st, int which, fuse_fi
   set.mtime = ToWall(st->st_mtim);
   set.ctime = ToWall(st->st_ctim);
   set.kill_privileges = (s->session()->Body<fuse_setattr_in>()->valid & kFattrKillSuidgid) != 0;
-  Detach(DoSetAttr(s, Request(s, req), DirRequest(&s->cache(), inode), inode, set));
+  s->requests().Set(ReplyTo(s, req), inode, set);
 }
 
 void StatFsOp(fuse_req_t req, fuse_ino_t) {

@@ -141,7 +141,6 @@ Task<Status> Program::Serve() {
   parts.lease = joined_ ? joined_->lease : nullptr;
   parts.incarnation = owner_.incarnation;
   parts.clock = &reactor_.clock();
-  parts.read_only = line_.read_only;
   server_ = std::make_unique<FuseServer>(parts);
   server_->SetOnFatal([this](Error why) { mount_->Fatal(std::move(why)); });
   auto session = FuseSession::Mount(options, FuseServer::Ops(), server_.get());

@@ -1,0 +1,271 @@
+// KernelRequests: the lease, what the kernel may keep; requests about names, attributes and directories.
+#include "fs/kernel_requests.h"
+
+namespace holdfast::fs {
+namespace {
+
+constexpr size_t kSmallBuffer = 128 * 1024;
+constexpr size_t kLargeBuffer = 1024 * 1024;
+constexpr size_t kBuffersKept = 32;
+
+}  // namespace
+
+bool KernelRequests::Refused(KernelReply& reply) {
+  if (refuse_) reply.Error(holdfast::Error(Errc::kFenced, "the mount is ending"));
+  return refuse_;
+}
+
+bool KernelRequests::Suspended() const {
+  return parts_.lease && CheckLease(*parts_.lease, parts_.incarnation, parts_.clock->Now()) != LeaseState::kValid &&
+         !refuse_;
+}
+
+Task<void> KernelRequests::AwaitLease() {
+  while (Suspended()) co_await SleepFor(Milliseconds(20));
+}
+
+AlignedBuffer KernelRequests::TakeBuffer(size_t size) {
+  bool small = size <= kSmallBuffer;
+  std::vector<AlignedBuffer>& kept = small ? small_buffers_ : large_buffers_;
+  if (kept.empty() || size > kLargeBuffer) {
+    return AlignedBuffer(std::max(size, small ? kSmallBuffer : kLargeBuffer));
+  }
+  AlignedBuffer buffer = std::move(kept.back());
+  kept.pop_back();
+  return buffer;
+}
+
+void KernelRequests::GiveBuffer(AlignedBuffer buffer) {
+  if (buffer.size() == kSmallBuffer && small_buffers_.size() < kBuffersKept) small_buffers_.push_back(std::move(buffer));
+  else if (buffer.size() == kLargeBuffer && large_buffers_.size() < kBuffersKept) large_buffers_.push_back(std::move(buffer));
+}
+
+// ---- what the kernel may keep -----------------------------------------------------------------------------------
+
+bool KernelRequests::KeepAttr(const fs::Attr& attr, bool keep) {
+  if (covered_ && !covered_()) keep = false;
+  return keep && cache().GaveAttr(attr.node, attr.acquisition, attr.mode);
+}
+
+EntryAnswer KernelRequests::Judge(KernelInode parent, std::string_view name, const Entry& entry, bool keep_attr, bool plus) {
+  EntryAnswer answer;
+  answer.entry = &entry;
+  bool covered = !covered_ || covered_();
+  if (!entry.found()) {
+    answer.keep_entry = covered && cache().GaveNegative(parent, entry.parent_acquisition, name);
+    return answer;
+  }
+  KernelInode node = entry.attr.node;
+  bool is_dir = entry.attr.type() == FileType::kDirectory;
+  answer.keep_entry = covered && (plus ? cache().GavePlusEntry(parent, entry.parent_acquisition, name, node, is_dir)
+                                       : cache().GaveEntry(parent, entry.parent_acquisition, name, node, is_dir));
+  answer.keep_attr = KeepAttr(entry.attr, keep_attr);
+  cache().LookedUp(node);
+  return answer;
+}
+
+void KernelRequests::ReplyEntry(KernelReply& reply, KernelInode parent, const std::string& name, const Entry& entry,
+                                bool keep_attr) {
+  bool counted = reply.Entry(Judge(parent, name, entry, keep_attr));
+  // The requester was killed: the kernel has not counted this lookup.
+  if (!counted && entry.found()) cache().Forget(entry.attr.node, 1);
+}
+
+// ---- names ------------------------------------------------------------------------------------------------------
+
+Task<void> KernelRequests::DoLookup(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name) {
+  auto entry = co_await vfs().Lookup(parent, name);
+  if (Suspended()) co_await AwaitLease();
+  if (entry.ok()) {
+    ReplyEntry(*reply, parent, name, *entry, true);
+  } else {
+    reply->Error(entry.error());
+  }
+}
+
+Task<void> KernelRequests::ReplyNew(KernelReply* reply, KernelInode parent, std::string name, Result<Entry> entry,
+                                    bool keep_attr) {
+  if (Suspended()) co_await AwaitLease();
+  if (entry.ok()) {
+    ReplyEntry(*reply, parent, name, *entry, keep_attr);
+  } else {
+    reply->Error(entry.error());
+  }
+}
+
+Task<void> KernelRequests::DoMakeNode(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
+                                      uint64_t rdev, Caller caller) {
+  auto entry = co_await vfs().MakeNode(parent, name, mode, rdev, caller);
+  co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
+}
+
+Task<void> KernelRequests::DoMakeDir(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
+                                     Caller caller) {
+  auto entry = co_await vfs().MakeDir(parent, name, mode, caller);
+  co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
+}
+
+Task<void> KernelRequests::DoSymlink(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name,
+                                     std::string target, Caller caller) {
+  auto entry = co_await vfs().Symlink(parent, name, target, caller);
+  co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
+}
+
+Task<void> KernelRequests::DoLink(KernelReplyPtr reply, DirRequest, KernelInode inode, KernelInode parent,
+                                  std::string name) {
+  auto entry = co_await vfs().Link(inode, parent, name);
+  // Rule 3: the kernel takes LINK's attributes whatever has happened since.
+  co_await ReplyNew(reply.get(), parent, name, std::move(entry), false);
+}
+
+Task<void> KernelRequests::DoRemove(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, bool directory) {
+  Result<RemoveResult> removed = Errc::kIo;
+  if (directory) {
+    auto result = co_await vfs().RemoveDir(parent, name);
+    removed = std::move(result);
+  } else {
+    auto result = co_await vfs().Unlink(parent, name);
+    removed = std::move(result);
+  }
+  if (Suspended()) co_await AwaitLease();
+  if (removed.ok()) {
+    // The kernel turns the name into a negative entry of its own, without a timeout: it will ask.
+    reply->Done();
+  } else {
+    reply->Error(removed.error());
+  }
+}
+
+Task<void> KernelRequests::DoRename(KernelReplyPtr reply, DirRequest, DirRequest, KernelInode parent, std::string name,
+                                    KernelInode new_parent, std::string new_name, uint32_t flags) {
+  auto renamed = co_await vfs().Rename(parent, name, new_parent, new_name, flags);
+  if (Suspended()) co_await AwaitLease();
+  if (!renamed.ok()) {
+    reply->Error(renamed.error());
+    co_return;
+  }
+  // The kernel moves its dentry with the timeout that it has; it is a name of the new parent now.
+  bool is_dir = renamed->moved.type() == FileType::kDirectory;
+  cache().Renamed(new_parent, renamed->new_parent_acquisition, new_name, renamed->moved.node, is_dir);
+  if ((flags & kRenameExchange) != 0) {
+    cache().Renamed(parent, renamed->old_parent_acquisition, name, renamed->replaced, true);
+  }
+  reply->Done();
+}
+
+Task<void> KernelRequests::DoReadLink(KernelReplyPtr reply, KernelInode inode) {
+  auto target = co_await vfs().ReadLink(inode);
+  if (Suspended()) co_await AwaitLease();
+  if (target.ok()) {
+    reply->Data(AsBytes(*target));
+  } else {
+    reply->Error(target.error());
+  }
+}
+
+void KernelRequests::Lookup(KernelReplyPtr reply, KernelInode parent, std::string name) {
+  if (Refused(*reply)) return;
+  Detach(DoLookup(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name)));
+}
+
+void KernelRequests::Forget(KernelInode inode, uint64_t count) {
+  if (cache().Forget(inode, count)) vfs().Forget(inode);
+}
+
+void KernelRequests::MakeNode(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, uint64_t rdev,
+                              Caller caller) {
+  if (Refused(*reply)) return;
+  Detach(DoMakeNode(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, rdev, caller));
+}
+
+void KernelRequests::MakeDir(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, Caller caller) {
+  if (Refused(*reply)) return;
+  Detach(DoMakeDir(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, caller));
+}
+
+void KernelRequests::Symlink(KernelReplyPtr reply, KernelInode parent, std::string name, std::string target, Caller caller) {
+  if (Refused(*reply)) return;
+  Detach(DoSymlink(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), std::move(target), caller));
+}
+
+void KernelRequests::Link(KernelReplyPtr reply, KernelInode inode, KernelInode parent, std::string name) {
+  if (Refused(*reply)) return;
+  Detach(DoLink(std::move(reply), DirRequest(&cache(), parent), inode, parent, std::move(name)));
+}
+
+void KernelRequests::Remove(KernelReplyPtr reply, KernelInode parent, std::string name, bool directory) {
+  if (Refused(*reply)) return;
+  Detach(DoRemove(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), directory));
+}
+
+void KernelRequests::Rename(KernelReplyPtr reply, KernelInode parent, std::string name, KernelInode new_parent,
+                            std::string new_name, uint32_t flags) {
+  if (Refused(*reply)) return;
+  Detach(DoRename(std::move(reply), DirRequest(&cache(), parent), DirRequest(&cache(), new_parent), parent, std::move(name),
+                  new_parent, std::move(new_name), flags));
+}
+
+void KernelRequests::ReadLink(KernelReplyPtr reply, KernelInode inode) {
+  if (!Refused(*reply)) Detach(DoReadLink(std::move(reply), inode));
+}
+
+// ---- attributes, directories ------------------------------------------------------------------------------------
+
+Task<void> KernelRequests::DoGetAttr(KernelReplyPtr reply, KernelInode inode) {
+  auto attr = co_await vfs().GetAttr(inode);
+  if (Suspended()) co_await AwaitLease();
+  if (attr.ok()) {
+    reply->Attr(*attr, KeepAttr(*attr, true));
+  } else {
+    reply->Error(attr.error());
+  }
+}
+
+// SETATTR holds the inode's i_rwsem, which dropping a directory's names waits for.
+Task<void> KernelRequests::DoSet(KernelReplyPtr reply, DirRequest, KernelInode inode, SetAttr set) {
+  auto attr = co_await vfs().Set(inode, set);
+  if (Suspended()) co_await AwaitLease();
+  if (attr.ok()) {
+    reply->Attr(*attr, false);  // rule 3: some kernels take them whatever has happened since
+  } else {
+    reply->Error(attr.error());
+  }
+}
+
+Task<void> KernelRequests::DoReadDir(KernelReplyPtr reply, DirRequest, KernelInode dir, size_t size, uint64_t cookie,
+                                     bool plus) {
+  ReadDirOptions options;
+  options.cookie = cookie;
+  options.bytes_max = size;
+  options.plus = plus;
+  auto page = co_await vfs().ReadDir(dir, options);
+  if (Suspended()) co_await AwaitLease();
+  if (page.ok()) {
+    reply->Listing(*this, dir, *page, plus, size);
+  } else {
+    reply->Error(page.error());
+  }
+}
+
+Task<void> KernelRequests::DoFsync(KernelReplyPtr reply, DirRequest, KernelInode inode, bool data_only) {
+  auto synced = co_await vfs().Fsync(inode, data_only);
+  reply->Reply(synced);
+}
+
+void KernelRequests::GetAttr(KernelReplyPtr reply, KernelInode inode) {
+  if (!Refused(*reply)) Detach(DoGetAttr(std::move(reply), inode));
+}
+
+void KernelRequests::Set(KernelReplyPtr reply, KernelInode inode, SetAttr set) {
+  if (!Refused(*reply)) Detach(DoSet(std::move(reply), DirRequest(&cache(), inode), inode, set));
+}
+
+void KernelRequests::ReadDir(KernelReplyPtr reply, KernelInode dir, size_t size, uint64_t cookie, bool plus) {
+  if (!Refused(*reply)) Detach(DoReadDir(std::move(reply), DirRequest(&cache(), dir), dir, size, cookie, plus));
+}
+
+void KernelRequests::Fsync(KernelReplyPtr reply, KernelInode inode, bool data_only) {
+  if (!Refused(*reply)) Detach(DoFsync(std::move(reply), DirRequest(&cache(), inode), inode, data_only));
+}
+
+}  // namespace holdfast::fs

@@ -1,0 +1,204 @@
+// KernelRequests: what each request of the operating system's kernel asks of vfs.h, what the kernel may keep of the answer,
+// and in which order (filesystem.md, "The kernel's side"). FUSE-free: fs/fuse parses requests and writes answers; the
+// simulator's model of a kernel (tests/whole/model) makes the same calls.
+// INVARIANT: what the kernel may keep is decided (KernelCache::Gave...) in the same turn in which the reply is sent.
+// INVARIANT: nothing that the kernel may keep is handed out while the lease is over.
+// Files: kernel_requests.cc (replies, lease, names, attributes, directories), kernel_requests_data.cc (open files).
+// Threading: one executor. Each call begins a coroutine of its own and returns.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/lease_page.h"
+#include "fs/kernel_cache.h"
+#include "fs/range_locks.h"
+#include "fs/vfs.h"
+
+namespace holdfast::fs {
+
+// One open file; its address is the kernel's file handle.
+struct FileHandle {
+  KernelInode inode = 0;
+  bool write = false;
+  bool append = false;
+  bool direct = false;  // only faults go through the page cache
+  bool sync = false;
+  bool locked = false;  // a range lock was set through it
+};
+
+// Timeouts are unlimited or 0.
+struct EntryAnswer {
+  const Entry* entry = nullptr;  // not found: an absent name
+  bool keep_entry = false;
+  bool keep_attr = false;
+};
+
+struct OpenAnswer {
+  FileHandle* handle = nullptr;
+  bool direct = false;           // FOPEN_DIRECT_IO
+  bool keep_pages = false;       // FOPEN_KEEP_CACHE
+  bool parallel_writes = false;  // FOPEN_PARALLEL_DIRECT_WRITES
+};
+
+class KernelRequests;
+
+// Answers one request, once; one that goes without an answer gives EIO.
+class KernelReply {
+ public:
+  virtual ~KernelReply() = default;
+  virtual void Error(const holdfast::Error& error) = 0;
+  virtual void Done() = 0;
+  virtual void Data(std::span<const std::byte> bytes) = 0;
+  virtual void Written(size_t bytes) = 0;
+  virtual void Position(uint64_t offset) = 0;
+  // False: the requester is gone and the kernel has not counted the lookup.
+  virtual bool Entry(const EntryAnswer& answer) = 0;
+  virtual void Attr(const fs::Attr& attr, bool keep) = 0;
+  virtual void Opened(const OpenAnswer& answer) = 0;
+  virtual void Created(const EntryAnswer& entry, const OpenAnswer& open) = 0;
+  // plus: each entry that has attributes and goes out is first put through requests.JudgeListed().
+  virtual void Listing(KernelRequests& requests, KernelInode dir, const DirPage& page, bool plus, size_t size) = 0;
+
+  void Reply(const holdfast::Status& status) {
+    if (status.ok()) {
+      Done();
+    } else {
+      Error(status.error());
+    }
+  }
+};
+using KernelReplyPtr = std::unique_ptr<KernelReply>;
+
+// Must the mount withdraw when an operation ends with this? Damage, or a device that is lost.
+constexpr bool EndsMount(Errc code) {
+  return code == Errc::kCorrupt || code == Errc::kIo || code == Errc::kConflict || code == Errc::kDisconnected;
+}
+
+class KernelRequests {
+ public:
+  struct Parts {
+    Vfs* vfs = nullptr;
+    KernelCache* cache = nullptr;
+    RangeLocks* ranges = nullptr;
+    const LeasePage* lease = nullptr;  // nullptr: none
+    Incarnation incarnation;
+    Clock* clock = nullptr;
+  };
+  explicit KernelRequests(Parts parts) : parts_(parts) {}
+
+  void SetCache(KernelCache* cache) { parts_.cache = cache; }
+  // Is somebody there who empties the kernel's caches when this process dies? Without one nothing may be kept.
+  void SetCovered(std::function<bool()> covered) { covered_ = std::move(covered); }
+  // From now on every new request is answered with an error.
+  void Refuse() { refuse_ = true; }
+  bool refusing() const { return refuse_; }
+
+  // ---- names ----------------------------------------------------------------------------------------------------
+  void Lookup(KernelReplyPtr reply, KernelInode parent, std::string name);
+  void Forget(KernelInode inode, uint64_t count);
+  void MakeNode(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, uint64_t rdev, Caller caller);
+  void MakeDir(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, Caller caller);
+  void Symlink(KernelReplyPtr reply, KernelInode parent, std::string name, std::string target, Caller caller);
+  void Link(KernelReplyPtr reply, KernelInode inode, KernelInode parent, std::string name);
+  void Remove(KernelReplyPtr reply, KernelInode parent, std::string name, bool directory);
+  void Rename(KernelReplyPtr reply, KernelInode parent, std::string name, KernelInode new_parent, std::string new_name,
+              uint32_t flags);
+  void ReadLink(KernelReplyPtr reply, KernelInode inode);
+
+  // ---- attributes, directories ----------------------------------------------------------------------------------
+  void GetAttr(KernelReplyPtr reply, KernelInode inode);
+  void Set(KernelReplyPtr reply, KernelInode inode, SetAttr set);
+  void ReadDir(KernelReplyPtr reply, KernelInode dir, size_t size, uint64_t cookie, bool plus);
+  // Files and directories.
+  void Fsync(KernelReplyPtr reply, KernelInode inode, bool data_only);
+
+  // ---- open files -----------------------------------------------------------------------------------------------
+  // flags of open(2).
+  void Open(KernelReplyPtr reply, KernelInode inode, int flags, bool kill_privileges);
+  void Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, int flags, bool kill_privileges,
+              Caller caller);
+  void TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller);
+  // owner 0: a fault of a mapping.
+  void Read(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, size_t size, uint64_t owner);
+  // data lives as long as the reply.
+  void Write(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, std::span<const std::byte> data,
+             WriteOptions options);
+  // close(2) by a process.
+  void Flush(KernelReplyPtr reply, FileHandle* handle, uint64_t owner);
+  // The last close; handle is gone afterwards.
+  void Release(KernelReplyPtr reply, FileHandle* handle);
+  void Fallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length, uint32_t mode);
+  void Seek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data);
+
+  // ---- for replies and for requests that are served elsewhere -----------------------------------------------------
+  bool KeepAttr(const fs::Attr& attr, bool keep);
+  // Counts the lookup if there is an inode.
+  EntryAnswer Judge(KernelInode parent, std::string_view name, const Entry& entry, bool keep_attr, bool plus = false);
+  EntryAnswer JudgeListed(KernelInode parent, std::string_view name, const Entry& entry) {
+    return Judge(parent, name, entry, true, true);
+  }
+  // Holds a reply while the lease is over.
+  bool Suspended() const;
+  Task<void> AwaitLease();
+  AlignedBuffer TakeBuffer(size_t size);
+  void GiveBuffer(AlignedBuffer buffer);
+  size_t open_handles() const { return handles_; }
+
+  Vfs& vfs() { return *parts_.vfs; }
+  KernelCache& cache() { return *parts_.cache; }
+  RangeLocks& ranges() { return *parts_.ranges; }
+
+ private:
+  using DirRequest = KernelCache::DirRequest;
+  using PageRequest = KernelCache::PageRequest;
+
+  bool Refused(KernelReply& reply);
+  void ReplyEntry(KernelReply& reply, KernelInode parent, const std::string& name, const Entry& entry, bool keep_attr);
+  OpenAnswer OpenedWith(FileHandle handle, int flags, bool keep_pages);
+  // Remembers a new file's handle; it is direct unless EX is still held (rule 5).
+  FileHandle NewFile(const fs::Attr& attr, int flags);
+
+  Task<void> DoLookup(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name);
+  Task<void> ReplyNew(KernelReply* reply, KernelInode parent, std::string name, Result<Entry> entry, bool keep_attr);
+  Task<void> DoMakeNode(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, uint32_t mode,
+                        uint64_t rdev, Caller caller);
+  Task<void> DoMakeDir(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, uint32_t mode,
+                       Caller caller);
+  Task<void> DoSymlink(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, std::string target,
+                       Caller caller);
+  Task<void> DoLink(KernelReplyPtr reply, DirRequest request, KernelInode inode, KernelInode parent, std::string name);
+  Task<void> DoRemove(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, bool directory);
+  Task<void> DoRename(KernelReplyPtr reply, DirRequest from, DirRequest to, KernelInode parent, std::string name,
+                      KernelInode new_parent, std::string new_name, uint32_t flags);
+  Task<void> DoReadLink(KernelReplyPtr reply, KernelInode inode);
+  Task<void> DoGetAttr(KernelReplyPtr reply, KernelInode inode);
+  Task<void> DoSet(KernelReplyPtr reply, DirRequest request, KernelInode inode, SetAttr set);
+  Task<void> DoReadDir(KernelReplyPtr reply, DirRequest request, KernelInode dir, size_t size, uint64_t cookie, bool plus);
+  Task<void> DoFsync(KernelReplyPtr reply, DirRequest request, KernelInode inode, bool data_only);
+  Task<void> DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill);
+  Task<void> DoCreate(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, uint32_t mode,
+                      int flags, bool kill, Caller caller);
+  Task<void> DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller);
+  Task<void> DoRead(KernelReplyPtr reply, std::optional<PageRequest> pages, FileHandle* handle, uint64_t offset,
+                    size_t size);
+  Task<void> DoWrite(KernelReplyPtr reply, std::optional<PageRequest> pages, FileHandle* handle, uint64_t offset,
+                     std::span<const std::byte> data, WriteOptions options);
+  Task<void> DoFlush(KernelReplyPtr reply, FileHandle* handle, uint64_t owner);
+  Task<void> DoRelease(KernelReplyPtr reply, FileHandle* handle);
+  Task<void> DoFallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length, uint32_t mode);
+  Task<void> DoSeek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data);
+
+  Parts parts_;
+  std::function<bool()> covered_;
+  bool refuse_ = false;
+  size_t handles_ = 0;
+  std::vector<AlignedBuffer> small_buffers_, large_buffers_;
+};
+
+}  // namespace holdfast::fs

@@ -1,0 +1,243 @@
+// KernelRequests: open files and their data. Rules 2, 4 and 5 of filesystem.md meet here: which handles the kernel may
+// cache for, and what a page READ must hold.
+#include <fcntl.h>
+
+#include "base/log.h"
+#include "fs/kernel_requests.h"
+
+namespace holdfast::fs {
+namespace {
+
+bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+
+FileHandle MakeHandle(KernelInode inode, int flags) {
+  FileHandle h;
+  h.inode = inode;
+  h.write = Writes(flags);
+  h.append = (flags & O_APPEND) != 0;
+  h.direct = (flags & O_DIRECT) != 0 || (h.write && h.append);
+  h.sync = (flags & (O_SYNC | O_DSYNC)) != 0;
+  return h;
+}
+
+}  // namespace
+
+OpenAnswer KernelRequests::OpenedWith(FileHandle handle, int flags, bool keep_pages) {
+  ++handles_;
+  OpenAnswer answer;
+  answer.handle = new FileHandle(handle);
+  answer.direct = handle.direct;
+  answer.parallel_writes = (flags & O_DIRECT) != 0;
+  answer.keep_pages = keep_pages;
+  if (!handle.direct) cache().GavePages(handle.inode);
+  return answer;
+}
+
+Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill) {
+  OpenOptions options;
+  options.write = Writes(flags);
+  options.truncate = (flags & O_TRUNC) != 0;
+  options.kill_privileges = kill;
+  // Before the lock is taken: from then on its downgrade drops the pages (rule 5).
+  if (options.write) cache().OpenedForWriting(inode);
+  auto opened = co_await vfs().Open(inode, options);
+  if (Suspended()) co_await AwaitLease();
+  if (!opened.ok()) {
+    if (options.write) cache().ClosedForWriting(inode);
+    reply->Error(opened.error());
+    co_return;
+  }
+  FileHandle handle = MakeHandle(inode, flags);
+  bool got_ex = !handle.write || opened->mode == LockMode::kEx;
+  if (!got_ex) handle.direct = true;
+  // Opening for write without EX empties the cache: its pages were read under PR, a store would send no request.
+  reply->Opened(OpenedWith(handle, flags, got_ex));
+}
+
+FileHandle KernelRequests::NewFile(const fs::Attr& attr, int flags) {
+  FileHandle handle = MakeHandle(attr.node, flags);
+  if (!handle.write) return handle;
+  cache().OpenedForWriting(attr.node);
+  // Somebody else may have taken the lock since: then this handle is one without EX (rule 5).
+  if (!cache().HeldEx(attr.node, attr.acquisition)) handle.direct = true;
+  return handle;
+}
+
+Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
+                                    int flags, bool kill, Caller caller) {
+  OpenOptions options;
+  options.write = Writes(flags);
+  options.truncate = (flags & O_TRUNC) != 0;
+  options.kill_privileges = kill;
+  auto entry = co_await vfs().Create(parent, name, mode, (flags & O_EXCL) != 0, caller, options);
+  if (Suspended()) co_await AwaitLease();
+  if (!entry.ok()) {
+    reply->Error(entry.error());
+    co_return;
+  }
+  bool existed = cache().Knows(entry->attr.node);
+  FileHandle handle = NewFile(entry->attr, flags);
+  EntryAnswer answer = Judge(parent, name, *entry, !existed);  // rule 3: CREATE of an existing file
+  reply->Created(answer, OpenedWith(handle, flags, !existed || !handle.write));
+}
+
+// O_TMPFILE: a file without a name; the kernel keeps no entry of it.
+Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller) {
+  auto entry = co_await vfs().TmpFile(parent, mode, caller);
+  if (Suspended()) co_await AwaitLease();
+  if (!entry.ok()) {
+    reply->Error(entry.error());
+    co_return;
+  }
+  FileHandle handle = NewFile(entry->attr, flags);
+  entry->parent_acquisition = 0;
+  EntryAnswer answer = Judge(parent, "", *entry, true);
+  reply->Created(answer, OpenedWith(handle, flags, true));
+}
+
+// pages: it is the page cache that reads.
+Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageRequest> pages, FileHandle* handle,
+                                  uint64_t offset, size_t size) {
+  AlignedBuffer buffer = TakeBuffer(size);
+  KernelInode inode = handle->inode;
+  ReadOptions options;
+  options.page_io = pages.has_value();
+  Result<ReadResult> read = Errc::kIo;
+  for (;;) {
+    if (options.page_io) {
+      co_await cache().ReadGate(inode);
+      options.mode = cache().PageReadMode(inode);
+    }
+    auto result = co_await vfs().Read(inode, offset, buffer.span().subspan(0, size), options);
+    read = std::move(result);
+    if (Suspended()) co_await AwaitLease();
+    if (!read.ok() || !options.page_io) break;
+    // Opened for writing while we read under PR, or the lock has gone meanwhile: such a page must not come into the
+    // kernel's cache.
+    bool mode_holds = options.mode == cache().PageReadMode(inode);
+    if (mode_holds && cache().PageReplyValid(inode, read->acquisition, options.mode)) break;
+  }
+  if (read.ok()) {
+    reply->Data(buffer.span().subspan(0, read->bytes));
+  } else {
+    reply->Error(read.error());
+  }
+  GiveBuffer(std::move(buffer));
+}
+
+// pages live as long as the request.
+Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::optional<PageRequest> pages,
+                                   FileHandle* handle, uint64_t offset, std::span<const std::byte> data,
+                                   WriteOptions options) {
+  KernelInode inode = handle->inode;
+  auto written = co_await vfs().Write(inode, offset, data, options);
+  if (Suspended()) co_await AwaitLease();
+  if (!written.ok()) {
+    reply->Error(written.error());
+    co_return;
+  }
+  // Rule 4: the kernel believes in another place; what it caches of the true one is old.
+  if (options.append && written->offset != offset) {
+    co_await cache().DropRange(inode, static_cast<int64_t>(written->offset), static_cast<int64_t>(written->bytes));
+  }
+  if (options.kill_privileges && cache().SetIdGiven(inode)) co_await cache().DropRange(inode, -1, 0);
+  reply->Written(written->bytes);
+}
+
+Task<void> KernelRequests::DoFlush(KernelReplyPtr reply, FileHandle* handle, uint64_t owner) {
+  InodeNo number = cache().NumberOf(handle->inode);
+  if (handle->locked || ranges().Holds(number)) {
+    Status dropped = co_await ranges().Flushed(number, owner);
+    if (!dropped.ok()) {
+      reply->Error(dropped.error());
+      co_return;
+    }
+  }
+  auto flushed = co_await vfs().Flush(handle->inode);
+  reply->Reply(flushed);
+}
+
+Task<void> KernelRequests::DoRelease(KernelReplyPtr reply, FileHandle* handle) {
+  if (handle->locked) {
+    Status dropped = co_await ranges().Released(cache().NumberOf(handle->inode), reinterpret_cast<uint64_t>(handle));
+    if (!dropped.ok()) HF_LOG(LogLevel::kDebug, "fuse", "release", {{"error", dropped.error().ToString()}});
+  }
+  auto released = co_await vfs().Release(handle->inode);
+  if (handle->write) cache().ClosedForWriting(handle->inode);
+  --handles_;
+  delete handle;
+  reply->Reply(released);
+}
+
+Task<void> KernelRequests::DoFallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length,
+                                       uint32_t mode) {
+  auto done = co_await vfs().Fallocate(inode, offset, length, mode);
+  if (done.ok()) {
+    reply->Done();
+  } else {
+    reply->Error(done.error());
+  }
+}
+
+Task<void> KernelRequests::DoSeek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data) {
+  Result<uint64_t> found = Errc::kIo;
+  if (data) {
+    auto result = co_await vfs().SeekData(inode, offset);
+    found = std::move(result);
+  } else {
+    auto result = co_await vfs().SeekHole(inode, offset);
+    found = std::move(result);
+  }
+  if (found.ok()) {
+    reply->Position(*found);
+  } else {
+    reply->Error(found.error());
+  }
+}
+
+void KernelRequests::Open(KernelReplyPtr reply, KernelInode inode, int flags, bool kill_privileges) {
+  if (!Refused(*reply)) Detach(DoOpen(std::move(reply), inode, flags, kill_privileges));
+}
+
+void KernelRequests::Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, int flags,
+                            bool kill_privileges, Caller caller) {
+  if (Refused(*reply)) return;
+  Detach(DoCreate(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, flags, kill_privileges,
+                  caller));
+}
+
+void KernelRequests::TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller) {
+  if (!Refused(*reply)) Detach(DoTmpFile(std::move(reply), parent, mode, flags, caller));
+}
+
+void KernelRequests::Read(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, size_t size, uint64_t owner) {
+  if (Refused(*reply)) return;
+  std::optional<PageRequest> pages;
+  // A fault on a direct handle fills the page cache too: it has no lock owner.
+  if (!handle->direct || owner == 0) pages.emplace(&cache(), handle->inode, offset, size, false);
+  Detach(DoRead(std::move(reply), std::move(pages), handle, offset, size));
+}
+
+void KernelRequests::Write(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, std::span<const std::byte> data,
+                           WriteOptions options) {
+  if (Refused(*reply)) return;
+  std::optional<PageRequest> pages;
+  if (!handle->direct || options.page_io) pages.emplace(&cache(), handle->inode, offset, data.size(), true);
+  Detach(DoWrite(std::move(reply), std::move(pages), handle, offset, data, options));
+}
+
+void KernelRequests::Flush(KernelReplyPtr reply, FileHandle* handle, uint64_t owner) {
+  if (!Refused(*reply)) Detach(DoFlush(std::move(reply), handle, owner));
+}
+
+void KernelRequests::Release(KernelReplyPtr reply, FileHandle* handle) { Detach(DoRelease(std::move(reply), handle)); }
+
+void KernelRequests::Fallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length, uint32_t mode) {
+  if (!Refused(*reply)) Detach(DoFallocate(std::move(reply), inode, offset, length, mode));
+}
+
+void KernelRequests::Seek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data) {
+  if (!Refused(*reply)) Detach(DoSeek(std::move(reply), inode, offset, data));
+}
+
+}  // namespace holdfast::fs
