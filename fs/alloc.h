@@ -144,7 +144,7 @@ class Allocator {
   void GiveBackMeta(BlockNo taken);
 
   // Locks the groups of these extents (in order) and reads their bitmaps. At most kFreeGroupsMax different groups.
-  Task<Result<GroupLocks>> LockGroupsFor(std::vector<Extent> extents);
+  Task<Result<GroupLocks>> LockGroupsFor(std::vector<Extent> extents, Interrupt* interrupt = nullptr);
   Status FreeData(Transaction& tx, GroupLocks& locks, Extent extent);
   // The block (an inode, a tree node) stops being metadata: it leaves the cache, its version raises the group's floor.
   Status FreeMeta(Transaction& tx, GroupLocks& locks, BlockRef block);
@@ -188,7 +188,7 @@ class Allocator {
   Task<Status> Refill(ReserveRequest request);
   Task<Status> ClaimRound(Need* need, uint64_t first_group, bool probe);
   Task<Status> ClaimFrom(uint64_t group, Need* need);
-  Task<Result<GroupLocks::Group>> LockGroup(uint64_t group);
+  Task<Result<GroupLocks::Group>> LockGroup(uint64_t number, Interrupt* interrupt = nullptr);
   Task<Status> LoadBitmap(GroupLocks::Group* into, uint64_t group, uint32_t index);
   Task<Status> InitialiseBitmaps(uint64_t group, GroupLocks::Group* into);
   Task<Status> ReleaseMetaFree(bool* any);

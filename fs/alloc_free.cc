@@ -12,7 +12,7 @@ uint32_t* CountOf(uint32_t (&counts)[4], BlockState state) { return &counts[stat
 
 }  // namespace
 
-Task<Result<GroupLocks>> Allocator::LockGroupsFor(std::vector<Extent> extents) {
+Task<Result<GroupLocks>> Allocator::LockGroupsFor(std::vector<Extent> extents, Interrupt* interrupt) {
   std::map<uint64_t, std::set<uint32_t>> wanted;  // group -> bitmaps
   for (const Extent& e : extents) {
     if (!geometry_.ValidTarget(e.start, e.count))
@@ -24,7 +24,7 @@ Task<Result<GroupLocks>> Allocator::LockGroupsFor(std::vector<Extent> extents) {
   HF_CHECK(wanted.size() <= kFreeGroupsMax, "freeing in %zu groups at once", wanted.size());
   GroupLocks locks;
   for (auto& [number, bitmaps] : wanted) {
-    auto group = co_await LockGroup(number);
+    auto group = co_await LockGroup(number, interrupt);
     if (!group.ok()) co_return group.error();
     GroupLocks::Group& into = locks.groups_[number];
     into = std::move(*group);

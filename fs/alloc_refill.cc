@@ -29,8 +29,8 @@ struct Allocator::Need {
   }
 };
 
-Task<Result<GroupLocks::Group>> Allocator::LockGroup(uint64_t number) {
-  auto guard = co_await locks_.Lock(GroupResource(number), LockMode::kEx);
+Task<Result<GroupLocks::Group>> Allocator::LockGroup(uint64_t number, Interrupt* interrupt) {
+  auto guard = co_await locks_.Lock(GroupResource(number), LockMode::kEx, Interruptible(interrupt));
   if (!guard.ok()) co_return guard.error();
   auto header = co_await cache_.Read(geometry_.GroupStart(number), BlockType::kGroup, GroupResource(number));
   if (!header.ok()) co_return header.error();

@@ -86,6 +86,10 @@ bool LockTable::Awaiter::await_ready() {
     waiter_.error = Errc::kWouldBlock;
     return true;
   }
+  if (Raised(waiter_.options.interrupt)) {
+    waiter_.error = Errc::kInterrupted;
+    return true;
+  }
   return false;
 }
 
@@ -93,10 +97,12 @@ void LockTable::Awaiter::await_suspend(std::coroutine_handle<> handle) {
   waiter_.handle = handle;
   waiter_.home = &Executor::Current();
   waiter_.since = table_.clock_.Now();
+  if (waiter_.options.interrupt) waiter_.options.interrupt->Waits([this] { table_.EndWait(resource_, &waiter_); });
   table_.Enqueue(table_.Get(resource_), &waiter_);
 }
 
 Result<LockGuard> LockTable::Awaiter::await_resume() {
+  if (waiter_.options.interrupt) waiter_.options.interrupt->Waits(nullptr);
   if (waiter_.guard) return std::move(waiter_.guard);
   return std::move(waiter_.error);
 }
@@ -150,20 +156,20 @@ void LockTable::FailWaiters(CachedLock& lock, const Error& error) {
   }
 }
 
-void LockTable::Interrupt(Resource resource) {
+void LockTable::EndWait(Resource resource, Waiter* waiter) {
   auto it = locks_.find(resource);
   if (it == locks_.end()) return;
-  std::deque<Waiter*>& queue = it->second->waiters;
-  for (auto w = queue.begin(); w != queue.end();) {
-    if ((*w)->options.interrupted && *(*w)->options.interrupted) {
-      (*w)->error = Errc::kInterrupted;
-      (*w)->home->Post((*w)->handle);
-      w = queue.erase(w);
-    } else {
-      ++w;
-    }
+  CachedLock& lock = *it->second;
+  auto at = std::find(lock.waiters.begin(), lock.waiters.end(), waiter);
+  if (at == lock.waiters.end()) return;  // granted, on its way
+  lock.waiters.erase(at);
+  waiter->error = Errc::kInterrupted;
+  waiter->home->Post(waiter->handle);
+  if (!lock.waiters.empty()) {
+    GrantWaiters(lock);  // it may have stood in front of some that need less
+  } else if (lock.acquiring != LockMode::kNone) {
+    port_.Cancel(resource);
   }
-  if (queue.empty() && it->second->acquiring != LockMode::kNone) port_.Cancel(resource);
 }
 
 size_t LockTable::AbortWaiters(Resource resource, Errc code) {

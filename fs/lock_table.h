@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/sync.h"
+#include "fs/interrupt.h"
 #include "fs/lock_mode.h"
 #include "fs/resource.h"
 
@@ -83,10 +84,14 @@ struct LockOptions {
   // With page_io: it only reads. EX was asked so that a store into the page is safe; while the lock is being let go
   // the page is dropped right afterwards, so what is held suffices (AdmitPageReads).
   bool page_read = false;
-  // Set by the glue for requests that a signal may end: while waiting, *interrupted turning true ends it with
-  // kInterrupted after Interrupt(resource) is called.
-  const bool* interrupted = nullptr;
+  // Raised, it ends the wait with kInterrupted; the lock manager is asked to forget the request if nobody else waits.
+  Interrupt* interrupt = nullptr;
 };
+inline LockOptions Interruptible(Interrupt* interrupt) {
+  LockOptions options;
+  options.interrupt = interrupt;
+  return options;
+}
 
 struct LockTableKnobs {
   Duration min_hold_max = Milliseconds(200);
@@ -155,8 +160,6 @@ class LockTable {
   void ClosePageWindow(Resource resource);
   // While the lock is being let go: waiting page READs are served under what is held (rule 2, large folios).
   void AdmitPageReads(Resource resource);
-  // Wakes waiters whose `interrupted` flag is set.
-  void Interrupt(Resource resource);
   // Withdraw: every waiter and every later Lock() gets this error; nothing more is sent to the DLM.
   void Fail(Error error);
 
@@ -183,6 +186,7 @@ class LockTable {
   Task<void> LetGo(CachedLock& lock, LockMode to);
   void OnBlocking(Resource resource, LockMode wanted);
   void FailWaiters(CachedLock& lock, const Error& error);
+  void EndWait(Resource resource, Waiter* waiter);
   Instant HoldUntil(const CachedLock& lock) const;
   void CountRelief();
   void Touch(CachedLock& lock);

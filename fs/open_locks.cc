@@ -4,13 +4,13 @@ namespace holdfast::fs {
 
 OpenLocks::OpenLocks(LockTable& locks) : locks_(locks) { locks_.SetPolite(LockType::kOpen); }
 
-Task<Status> OpenLocks::Opened(InodeNo inode) {
+Task<Status> OpenLocks::Opened(InodeNo inode, Interrupt* interrupt) {
   auto it = counts_.find(inode.v);
   if (it != counts_.end()) {
     ++it->second.count;
     co_return Status();
   }
-  auto guard = co_await locks_.Lock(OpenResource(inode), LockMode::kPr);
+  auto guard = co_await locks_.Lock(OpenResource(inode), LockMode::kPr, Interruptible(interrupt));
   if (!guard.ok()) co_return guard.error();
   // Another open of this mount may have come first meanwhile; then its guard serves both.
   Open& open = counts_[inode.v];

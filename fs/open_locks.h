@@ -19,7 +19,7 @@ class OpenLocks {
 
   // At OPEN and CREATE, with the inode's own lock held (so that nobody is freeing it). The first one takes PR.
   // Errors: kStale (being freed), kInterrupted, kFenced.
-  Task<Status> Opened(InodeNo inode);
+  Task<Status> Opened(InodeNo inode, Interrupt* interrupt = nullptr);
   // At RELEASE (not FLUSH: mappings live longer). True when it was the last one of this mount.
   bool Released(InodeNo inode);
   bool OpenHere(InodeNo inode) const { return counts_.contains(inode.v); }

@@ -20,8 +20,27 @@ dlm::RangeRequest RangeLocks::ToRequest(const Lock& lock, uint64_t token) {
 }
 
 Task<Status> RangeLocks::Set(Lock lock, uint64_t token) {
+  while (BehindAbandoned(lock)) co_await abandoned_done_.Wait();
+  running_[token] = {lock.inode, lock.owner, false};
   Status set = co_await space_.RangeSet(ToRequest(lock, token));
+  bool abandoned = running_[token].abandoned;
+  running_.erase(token);
+  if (abandoned) abandoned_done_.WakeAll();
   co_return set;
+}
+
+bool RangeLocks::BehindAbandoned(const Lock& lock) const {
+  for (const auto& [token, r] : running_) {
+    if (r.abandoned && r.inode == lock.inode && r.owner == lock.owner) return true;
+  }
+  return false;
+}
+
+void RangeLocks::Abandon(uint64_t token) {
+  auto it = running_.find(token);
+  if (it == running_.end()) return;
+  it->second.abandoned = true;
+  space_.RangeCancel(token);
 }
 
 Task<Result<std::optional<dlm::RangeConflict>>> RangeLocks::Test(Lock lock) {

@@ -5,9 +5,11 @@
 // Threading: one executor.
 #pragma once
 
+#include <map>
 #include <optional>
 
 #include "base/ids.h"
+#include "base/sync.h"
 #include "dlm/lockspace.h"
 
 namespace holdfast::fs {
@@ -28,12 +30,16 @@ class RangeLocks {
 
   explicit RangeLocks(dlm::LockSpace& space) : space_(space) {}
 
-  // A number for Interrupt, unique in this mount's life.
+  // A number for Cancel, unique in this mount's life.
   uint64_t NextToken() { return next_token_++; }
-  // Errors: kWouldBlock, kInterrupted, kFenced.
+  // Errors: kWouldBlock, kInterrupted, kFenced. Requests of one owner after one that was abandoned wait until that is decided: a
+  // late grant is undone, which must not undo a later one.
   Task<Status> Set(Lock lock, uint64_t token);
   Task<Result<std::optional<dlm::RangeConflict>>> Test(Lock lock);
-  void Interrupt(uint64_t token) { space_.RangeCancel(token); }
+  // Ends a waiting Set with kInterrupted when the lock manager has decided; a grant that comes late is undone.
+  void Cancel(uint64_t token) { space_.RangeCancel(token); }
+  // The same, and nobody waits for it any more.
+  void Abandon(uint64_t token);
   // Without a message: does this mount hold any lock on it?
   bool Holds(InodeNo inode) const;
   // close(2) by a process; and the last close of an open file.
@@ -42,8 +48,17 @@ class RangeLocks {
 
  private:
   static dlm::RangeRequest ToRequest(const Lock& lock, uint64_t token);
+  struct Running {
+    InodeNo inode;
+    uint64_t owner = 0;
+    bool abandoned = false;
+  };
+  bool BehindAbandoned(const Lock& lock) const;
+
   dlm::LockSpace& space_;
   uint64_t next_token_ = 1;
+  std::map<uint64_t, Running> running_;  // by token
+  WaitList abandoned_done_;
 };
 
 }  // namespace holdfast::fs

@@ -42,7 +42,7 @@ Task<Result<DirtyPage*>> VfsCore::PageForUpdate(Inode* inode, uint64_t page) {
   co_return dirty;
 }
 
-Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t length) {
+Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt) {
   uint64_t end = offset + length;
   uint64_t first = offset / kBlockSize, last = (end - 1) / kBlockSize;
   if (inode->inline_data()) {
@@ -78,7 +78,7 @@ Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t lengt
   uint32_t have = inode->data.reserved.meta_left();
   ReserveRequest request{nodes > have ? nodes - have : 0, holes, BlockNo(inode->number.v)};
   if (request.meta > 0 || request.data > 0) {
-    auto reserved = co_await Reserve(request);
+    auto reserved = co_await Reserve(request, interrupt);
     if (!reserved.ok()) co_return reserved.error();
     inode->data.reserved.Merge(std::move(*reserved));
   }

@@ -5,6 +5,8 @@
 // by number; groups; open-locks), checks that what it locked is still what was named (generation; kStale), reserves
 // space, and changes metadata in one journal transaction (truncation and freeing of large files: several). It returns
 // with no lock held. Written data waits in our buffers under EX until fsync, letting go, age or pressure.
+// An operation whose Interrupt is raised while it waits for a lock or for space ends with kInterrupted, nothing changed (a
+// truncation or preallocation may have been done in part).
 // Common errors: kStale, kIo, kCorrupt (both withdraw the mount), kFenced, kNoSpace, kNotDirectory, kInterrupted.
 // Threading: one executor. Buffers given to Read and Write live until the call returns.
 // Files: vfs_names.cc, vfs_rename.cc, vfs_attr.cc, vfs_data.cc, vfs_space.cc, vfs_dir.cc, vfs_xattr.cc, vfs_handles.cc,
@@ -45,7 +47,7 @@ class Vfs {
 
   // ---- names ----------------------------------------------------------------------------------------------------
   // No such name is not an error: Entry::found() is false. "." (also of an inode never given out: NFS) and ".." work.
-  Task<Result<Entry>> Lookup(KernelInode parent, std::string name);
+  Task<Result<Entry>> Lookup(KernelInode parent, std::string name, Interrupt* interrupt = nullptr);
   // mode carries the format bits: regular, fifo, socket, character and block device. Error: kExists.
   Task<Result<Entry>> MakeNode(KernelInode parent, std::string name, uint32_t mode, uint64_t rdev, Caller caller);
   Task<Result<Entry>> MakeDir(KernelInode parent, std::string name, uint32_t mode, Caller caller);
@@ -56,17 +58,17 @@ class Vfs {
   // O_TMPFILE: a regular file without a name, opened.
   Task<Result<Entry>> TmpFile(KernelInode parent, uint32_t mode, Caller caller);
   // Errors: kTooManyLinks, kExists, kPermission (a directory), kStale (no links left and not a tmpfile).
-  Task<Result<Entry>> Link(KernelInode inode, KernelInode new_parent, std::string new_name);
-  Task<Result<RemoveResult>> Unlink(KernelInode parent, std::string name);
-  Task<Result<RemoveResult>> RemoveDir(KernelInode parent, std::string name);
+  Task<Result<Entry>> Link(KernelInode inode, KernelInode new_parent, std::string new_name, Interrupt* interrupt = nullptr);
+  Task<Result<RemoveResult>> Unlink(KernelInode parent, std::string name, Interrupt* interrupt = nullptr);
+  Task<Result<RemoveResult>> RemoveDir(KernelInode parent, std::string name, Interrupt* interrupt = nullptr);
   // flags of RenameFlag; kInvalid for whiteout and for moving a directory below itself.
   Task<Result<RenameResult>> Rename(KernelInode parent, std::string name, KernelInode new_parent,
-                                    std::string new_name, uint32_t flags);
-  Task<Result<std::string>> ReadLink(KernelInode inode);
+                                    std::string new_name, uint32_t flags, Interrupt* interrupt = nullptr);
+  Task<Result<std::string>> ReadLink(KernelInode inode, Interrupt* interrupt = nullptr);
 
   // ---- attributes -----------------------------------------------------------------------------------------------
-  Task<Result<Attr>> GetAttr(KernelInode inode);
-  Task<Result<Attr>> Set(KernelInode inode, SetAttr set);
+  Task<Result<Attr>> GetAttr(KernelInode inode, Interrupt* interrupt = nullptr);
+  Task<Result<Attr>> Set(KernelInode inode, SetAttr set, Interrupt* interrupt = nullptr);
   Task<Result<StatFs>> GetStatFs();
 
   // ---- open files -----------------------------------------------------------------------------------------------
@@ -84,14 +86,15 @@ class Vfs {
   Task<Result<ReadResult>> Read(KernelInode inode, uint64_t offset, std::span<std::byte> out, ReadOptions options);
   Task<Result<WriteResult>> Write(KernelInode inode, uint64_t offset, std::span<const std::byte> in,
                                   WriteOptions options);
-  Task<Result<Attr>> Fallocate(KernelInode inode, uint64_t offset, uint64_t length, uint32_t flags);
+  Task<Result<Attr>> Fallocate(KernelInode inode, uint64_t offset, uint64_t length, uint32_t flags,
+                    Interrupt* interrupt = nullptr);
   // SEEK_DATA / SEEK_HOLE. Error kNoData: nothing of the kind before the end of the file (ENXIO).
-  Task<Result<uint64_t>> SeekData(KernelInode inode, uint64_t offset);
-  Task<Result<uint64_t>> SeekHole(KernelInode inode, uint64_t offset);
+  Task<Result<uint64_t>> SeekData(KernelInode inode, uint64_t offset, Interrupt* interrupt = nullptr);
+  Task<Result<uint64_t>> SeekHole(KernelInode inode, uint64_t offset, Interrupt* interrupt = nullptr);
 
   // ---- durability -----------------------------------------------------------------------------------------------
   // File or directory: data and metadata, also what another mount had written before (takes PR first).
-  Task<Status> Fsync(KernelInode inode, bool data_only);
+  Task<Status> Fsync(KernelInode inode, bool data_only, Interrupt* interrupt = nullptr);
   // close(2): nothing must be durable; errors of earlier write-back come out here and at Fsync, once.
   Task<Status> Flush(KernelInode inode);
   Task<Status> SyncFs();
@@ -101,10 +104,10 @@ class Vfs {
 
   // ---- extended attributes --------------------------------------------------------------------------------------
   // Full names ("user.x"). Errors: kNoData (no such), kExists / kNoData by mode, kRange (value longer than 64 KiB).
-  Task<Result<Bytes>> GetXattr(KernelInode inode, std::string name);
-  Task<Status> SetXattr(KernelInode inode, std::string name, Bytes value, XattrMode mode);
-  Task<Status> RemoveXattr(KernelInode inode, std::string name);
-  Task<Result<std::vector<std::string>>> ListXattr(KernelInode inode);
+  Task<Result<Bytes>> GetXattr(KernelInode inode, std::string name, Interrupt* interrupt = nullptr);
+  Task<Status> SetXattr(KernelInode inode, std::string name, Bytes value, XattrMode mode, Interrupt* interrupt = nullptr);
+  Task<Status> RemoveXattr(KernelInode inode, std::string name, Interrupt* interrupt = nullptr);
+  Task<Result<std::vector<std::string>>> ListXattr(KernelInode inode, Interrupt* interrupt = nullptr);
 
   VfsCore& core() { return *core_; }
 

@@ -42,16 +42,16 @@ void ApplyTimes(Inode& inode, const SetAttr& set, WallTime now) {
 
 }  // namespace
 
-Task<Result<Attr>> Vfs::GetAttr(KernelInode node) {
+Task<Result<Attr>> Vfs::GetAttr(KernelInode node, Interrupt* interrupt) {
   VfsCore* core = core_.get();
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   co_return core->AttrOf(**locked);
 }
 
-Task<Result<Attr>> Vfs::Set(KernelInode node, SetAttr set) {
+Task<Result<Attr>> Vfs::Set(KernelInode node, SetAttr set, Interrupt* interrupt) {
   VfsCore* core = core_.get();
-  auto locked = co_await core->Lock(node, LockMode::kEx);
+  auto locked = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   if ((set.which & kSetSize) != 0) {
@@ -71,7 +71,7 @@ Task<Result<Attr>> Vfs::Set(KernelInode node, SetAttr set) {
   Xattrs xattrs(t.tree, core->parts.super->hash_key);
   if (!acl.empty()) {
     ReserveRequest request{static_cast<uint32_t>(xattrs.BlocksFor(kAclAccess.size(), acl.size())), 0, BlockNo(inode->number.v)};
-    auto reserved = co_await core->Reserve(request);
+    auto reserved = co_await core->Reserve(request, interrupt);
     if (!reserved.ok()) co_return reserved.error();
     reservation = std::move(*reserved);
   }

@@ -78,9 +78,16 @@ Task<Status> VfsCore::LoadMissing(Inode* inode) {
   co_return Status();
 }
 
-Task<Result<Reservation>> VfsCore::Reserve(ReserveRequest request) {
+Task<Result<Reservation>> VfsCore::Reserve(ReserveRequest request, Interrupt* interrupt) {
   auto at_once = parts.allocator->TryReserve(request);
   if (at_once) co_return std::move(*at_once);
+  // Others may wait for the same refill, which may wait for a group's lock: it is not cut short.
+  Task<Result<Reservation>> slowly = ReserveSlowly(request);
+  auto reserved = co_await OrInterrupted<Result<Reservation>>(&scope, interrupt, std::move(slowly));
+  co_return reserved;
+}
+
+Task<Result<Reservation>> VfsCore::ReserveSlowly(ReserveRequest request) {
   auto reserved = co_await parts.allocator->Reserve(request);
   // The reaper itself asks with `emergency`.
   if (reserved.code() == Errc::kNoSpace && !request.emergency && !orphans->empty()) {

@@ -109,8 +109,8 @@ class VfsCore final : public LockHooks {
 
   // ---- space ----
   // Out of the pool without suspending if possible; on a full volume waits for unlinked inodes to be freed first.
-  // REQUIRES: no transaction open.
-  Task<Result<Reservation>> Reserve(ReserveRequest request);
+  // Interrupted, it leaves the request to run to its end without it. REQUIRES: no transaction open.
+  Task<Result<Reservation>> Reserve(ReserveRequest request, Interrupt* interrupt = nullptr);
 
   WallTime Now() const { return parts.clock->Wall(); }
 
@@ -125,7 +125,7 @@ class VfsCore final : public LockHooks {
   // Makes the page that holds byte `offset` dirty and whole in memory.
   Task<Result<DirtyPage*>> PageForUpdate(Inode* inode, uint64_t page);
   // Promises blocks for the pages [first, first + count) that are holes and adds them; whole[] pages are not read.
-  Task<Status> PreparePages(Inode* inode, uint64_t offset, uint64_t length);
+  Task<Status> PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt = nullptr);
   Task<Status> ZeroTail(Inode* inode, uint64_t new_size);
   // Adds the block to what LockGroupsFor gets, unless that would be too many groups.
   void AddGroup(std::vector<Extent>* extents, BlockNo block);
@@ -150,6 +150,7 @@ class VfsCore final : public LockHooks {
 
  private:
   Task<Result<LockedInode>> LockLoaded(InodeNo number, LockMode mode, LockOptions options, bool hostile);
+  Task<Result<Reservation>> ReserveSlowly(ReserveRequest request);
   Task<Status> WriteInline(Inode* inode);
   struct Piece;
   Task<Result<std::vector<Piece>>> PlanWrites(Inode* inode);

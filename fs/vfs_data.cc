@@ -85,6 +85,7 @@ Task<Result<ReadResult>> Vfs::Read(KernelInode node, uint64_t offset, std::span<
   LockOptions lock_options;
   lock_options.page_io = options.page_io;
   lock_options.page_read = options.page_io;
+  lock_options.interrupt = options.interrupt;
   auto locked = co_await core->Lock(node, options.mode, lock_options);
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
@@ -135,6 +136,7 @@ Task<Result<WriteResult>> Vfs::Write(KernelInode node, uint64_t offset, std::spa
   VfsCore* core = core_.get();
   LockOptions lock_options;
   lock_options.page_io = options.page_io;
+  lock_options.interrupt = options.interrupt;
   auto locked = co_await core->Lock(node, LockMode::kEx, lock_options);
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
@@ -159,7 +161,7 @@ Task<Result<WriteResult>> Vfs::Write(KernelInode node, uint64_t offset, std::spa
     }
   }
   size_t before = inode->data.bytes();
-  auto prepared = co_await core->PreparePages(inode, offset, in.size());
+  auto prepared = co_await core->PreparePages(inode, offset, in.size(), options.interrupt);
   if (prepared.ok()) {
     CopyIn(inode, offset, in);
     inode->core.size = std::max<uint64_t>(inode->core.size, offset + in.size());

@@ -56,7 +56,7 @@ Task<void> AddAttributes(Filling* f) {
 
 Task<Result<DirPage>> Vfs::ReadDir(KernelInode node, ReadDirOptions options) {
   VfsCore* core = core_.get();
-  auto locked = co_await LockDirectory(core, node, LockMode::kPr);
+  auto locked = co_await LockDirectory(core, node, LockMode::kPr, options.interrupt);
   if (!locked.ok()) co_return locked.error();
   Inode* dir = &**locked;
   Filling f{core, options, {}, 0};

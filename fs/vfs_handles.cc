@@ -49,7 +49,7 @@ Task<Result<OpenResult>> Vfs::Open(KernelInode node, OpenOptions options) {
   VfsCore* core = core_.get();
   LockMode mode = options.write ? LockMode::kEx : LockMode::kPr;
   LockOptions lock_options;
-  lock_options.interrupted = options.interrupted;
+  lock_options.interrupt = options.interrupt;
   lock_options.noqueue = options.write && !options.truncate;
   auto locked = co_await core->Lock(node, mode, lock_options);
   if (locked.code() == Errc::kWouldBlock) {
@@ -71,7 +71,7 @@ Task<Result<OpenResult>> Vfs::Open(KernelInode node, OpenOptions options) {
     inode->Log(*tx, !inode->data.dirty());
     tx->Finish();
   }
-  auto opened = co_await core->parts.open_locks->Opened(inode->number);
+  auto opened = co_await core->parts.open_locks->Opened(inode->number, options.interrupt);
   if (!opened.ok()) co_return opened.error();
   co_return OpenResult{core->AttrOf(*inode), locked->guard().mode()};
 }

@@ -10,8 +10,8 @@
 
 namespace holdfast::fs {
 
-Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode) {
-  auto locked = co_await core->Lock(node, mode);
+Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt) {
+  auto locked = co_await core->Lock(node, mode, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   if (!(*locked)->directory()) co_return Errc::kNotDirectory;
   if (mode == LockMode::kEx && (*locked)->core.nlink == 0) co_return Errc::kNotFound;
@@ -42,14 +42,14 @@ Task<Status> NameChange::PrepareRedirect(uint64_t cookie) {
   co_return Status();
 }
 
-Task<Status> NameChange::PrepareRemove(uint64_t cookie) {
+Task<Status> NameChange::PrepareRemove(uint64_t cookie, Interrupt* interrupt) {
   remove_cookie_ = cookie;
   HF_CO_LOAD(loaded, t_.tree.LoadPath(cookie), core_, directory_);
   std::vector<BlockNo> freed = t_.tree.FreedByRemove(cookie);
   if (freed.empty()) co_return Status();
   std::vector<Extent> places;
   for (BlockNo block : freed) core_->AddGroup(&places, block);
-  auto groups = co_await core_->parts.allocator->LockGroupsFor(places);
+  auto groups = co_await core_->parts.allocator->LockGroupsFor(places, interrupt);
   if (!groups.ok()) co_return groups.error();
   groups_ = std::move(*groups);
   co_return Status();
@@ -145,11 +145,11 @@ Task<Result<Entry>> MakeInode(VfsCore* core, LockedInode* parent, const std::str
   if (TypeOfMode(spec.mode) == FileType::kDirectory && dir->core.nlink >= kLinkMax) co_return Errc::kTooManyLinks;
   ReserveRequest request{1 + (named ? change.meta() : 0) + acls->meta + (spec.target.size() > kInlineDataMax ? 3u : 0u), 0,
                          BlockNo(dir->number.v)};
-  auto reserved = co_await core->Reserve(request);
+  auto reserved = co_await core->Reserve(request, spec.caller.interrupt);
   if (!reserved.ok()) co_return reserved.error();
   BlockNo block = reserved->TakeMeta(BlockNo(dir->number.v));
   InodeNo number(block.v);
-  auto guard = co_await core->parts.locks->Lock(ResourceOf(number), LockMode::kEx);
+  auto guard = co_await core->parts.locks->Lock(ResourceOf(number), LockMode::kEx, Interruptible(spec.caller.interrupt));
   if (!guard.ok()) {
     core->parts.allocator->GiveBackMeta(block);
     co_return guard.error();

@@ -20,7 +20,7 @@ struct NewInode {
 Task<Result<Entry>> MakeInode(VfsCore* core, LockedInode* parent, const std::string* name, NewInode spec);
 
 // The living directory behind a node id. Errors: kNotDirectory, kStale; kNotFound when it was removed and mode is EX.
-Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode);
+Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt);
 
 // A name in a locked directory.
 struct FoundName {
@@ -45,7 +45,7 @@ class NameChange {
   // For Redirect(): loads the path.
   Task<Status> PrepareRedirect(uint64_t cookie);
   // For Remove(): also locks groups if nodes may go away. Comes after every reservation.
-  Task<Status> PrepareRemove(uint64_t cookie);
+  Task<Status> PrepareRemove(uint64_t cookie, Interrupt* interrupt);
   uint32_t meta() { return static_cast<uint32_t>(t_.tree.InsertBlocks()); }
   uint32_t credits() { return TreeCredits(t_.tree) + groups_.credits(); }
 

@@ -10,21 +10,21 @@ namespace {
 
 bool IsDots(const std::string& name) { return name == "." || name == ".."; }
 
-Task<Result<Entry>> LookupSelf(VfsCore* core, KernelInode node) {
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+Task<Result<Entry>> LookupSelf(VfsCore* core, KernelInode node, Interrupt* interrupt) {
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   co_return Entry{core->AttrOf(**locked), locked->guard().acquisition()};
 }
 
 // The parent is locked after the child has been let go: upwards there is no order.
-Task<Result<Entry>> LookupParent(VfsCore* core, KernelInode node) {
-  auto locked = co_await LockDirectory(core, node, LockMode::kPr);
+Task<Result<Entry>> LookupParent(VfsCore* core, KernelInode node, Interrupt* interrupt) {
+  auto locked = co_await LockDirectory(core, node, LockMode::kPr, interrupt);
   if (!locked.ok()) co_return locked.error();
   if ((*locked)->number == core->root()) co_return Entry{core->AttrOf(**locked), locked->guard().acquisition()};
   InodeNo number((*locked)->core.parent);
   uint32_t generation = (*locked)->core.parent_generation;
   locked->Release();
-  auto entry = co_await LookupSelf(core, NodeOf(number, generation, core->root()));
+  auto entry = co_await LookupSelf(core, NodeOf(number, generation, core->root()), interrupt);
   co_return entry;
 }
 
@@ -32,7 +32,7 @@ Task<Result<Entry>> MakeNamed(VfsCore* core, KernelInode parent, std::string nam
   auto good = CheckName(name);
   if (!good.ok()) co_return good.error();
   if (IsDots(name)) co_return Errc::kExists;
-  auto dir = co_await LockDirectory(core, parent, LockMode::kEx);
+  auto dir = co_await LockDirectory(core, parent, LockMode::kEx, spec.caller.interrupt);
   if (!dir.ok()) co_return dir.error();
   auto made = co_await MakeInode(core, &*dir, &name, std::move(spec));
   co_return made;
@@ -40,26 +40,27 @@ Task<Result<Entry>> MakeNamed(VfsCore* core, KernelInode parent, std::string nam
 
 }  // namespace
 
-Task<Result<Entry>> Vfs::Lookup(KernelInode parent, std::string name) {
+Task<Result<Entry>> Vfs::Lookup(KernelInode parent, std::string name, Interrupt* interrupt) {
   VfsCore* core = core_.get();
   if (name == ".") {
-    auto self = co_await LookupSelf(core, parent);
+    auto self = co_await LookupSelf(core, parent, interrupt);
     co_return self;
   }
   if (name == "..") {
-    auto up = co_await LookupParent(core, parent);
+    auto up = co_await LookupParent(core, parent, interrupt);
     co_return up;
   }
   auto good = CheckName(name);
   if (!good.ok()) co_return good.error();
-  auto dir = co_await LockDirectory(core, parent, LockMode::kPr);
+  auto dir = co_await LockDirectory(core, parent, LockMode::kPr, interrupt);
   if (!dir.ok()) co_return dir.error();
   auto found = co_await FindName(core, &**dir, &name);
   if (!found.ok()) co_return found.error();
   Entry entry;
   entry.parent_acquisition = dir->guard().acquisition();
   if (!found->found) co_return entry;
-  auto child = co_await core->LockNumber(found->inode, found->generation, LockMode::kPr);
+  LockOptions options = Interruptible(interrupt);
+  auto child = co_await core->LockNumber(found->inode, found->generation, LockMode::kPr, options);
   if (!child.ok()) co_return child.error();
   entry.attr = core->AttrOf(**child);
   co_return entry;
@@ -95,7 +96,7 @@ Task<Result<Entry>> Vfs::Create(KernelInode parent, std::string name, uint32_t m
   if (!good.ok()) co_return good.error();
   if (IsDots(name)) co_return Errc::kExists;
   for (;;) {
-    auto dir = co_await LockDirectory(core, parent, LockMode::kEx);
+    auto dir = co_await LockDirectory(core, parent, LockMode::kEx, caller.interrupt);
     if (!dir.ok()) co_return dir.error();
     NewInode spec{(mode & 07777) | S_IFREG, 0, {}, caller, true};
     auto made = co_await MakeInode(core, &*dir, &name, std::move(spec));
@@ -114,7 +115,7 @@ Task<Result<Entry>> Vfs::Create(KernelInode parent, std::string name, uint32_t m
 
 Task<Result<Entry>> Vfs::TmpFile(KernelInode parent, uint32_t mode, Caller caller) {
   VfsCore* core = core_.get();
-  auto dir = co_await LockDirectory(core, parent, LockMode::kEx);
+  auto dir = co_await LockDirectory(core, parent, LockMode::kEx, caller.interrupt);
   if (!dir.ok()) co_return dir.error();
   std::string none;
   NewInode spec{(mode & 07777) | S_IFREG, 0, {}, caller, true};
@@ -122,15 +123,16 @@ Task<Result<Entry>> Vfs::TmpFile(KernelInode parent, uint32_t mode, Caller calle
   co_return made;
 }
 
-Task<Result<Entry>> Vfs::Link(KernelInode node, KernelInode new_parent, std::string new_name) {
+Task<Result<Entry>> Vfs::Link(KernelInode node, KernelInode new_parent, std::string new_name,
+                              Interrupt* interrupt) {
   VfsCore* core = core_.get();
   auto good = CheckName(new_name);
   if (!good.ok()) co_return good.error();
   if (IsDots(new_name)) co_return Errc::kExists;
-  auto dir = co_await LockDirectory(core, new_parent, LockMode::kEx);
+  auto dir = co_await LockDirectory(core, new_parent, LockMode::kEx, interrupt);
   if (!dir.ok()) co_return dir.error();
   if (node == new_parent) co_return Errc::kPermission;
-  auto inode = co_await core->Lock(node, LockMode::kEx);
+  auto inode = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
   if (!inode.ok()) co_return inode.error();
   Inode& i = **inode;
   if (i.directory()) co_return Errc::kPermission;
@@ -141,7 +143,7 @@ Task<Result<Entry>> Vfs::Link(KernelInode node, KernelInode new_parent, std::str
   auto prepared = co_await change.PrepareInsert(&new_name);
   if (!prepared.ok()) co_return prepared.error();
   ReserveRequest request{change.meta(), 0, BlockNo((*dir)->number.v)};
-  auto reserved = co_await core->Reserve(request);
+  auto reserved = co_await core->Reserve(request, interrupt);
   if (!reserved.ok()) co_return reserved.error();
   auto tx = co_await core->parts.journal->Begin(4 + change.credits());
   if (!tx.ok()) co_return tx.error();
@@ -166,15 +168,17 @@ Task<Result<Entry>> Vfs::Link(KernelInode node, KernelInode new_parent, std::str
 
 namespace {
 
-Task<Result<RemoveResult>> RemoveName(VfsCore* core, KernelInode parent, std::string name, bool directory) {
+Task<Result<RemoveResult>> RemoveName(VfsCore* core, KernelInode parent, std::string name, bool directory,
+                                      Interrupt* interrupt) {
   auto good = CheckName(name);
   if (!good.ok()) co_return good.error();
-  auto dir = co_await LockDirectory(core, parent, LockMode::kEx);
+  auto dir = co_await LockDirectory(core, parent, LockMode::kEx, interrupt);
   if (!dir.ok()) co_return dir.error();
   auto found = co_await FindName(core, &**dir, &name);
   if (!found.ok()) co_return found.error();
   if (!found->found) co_return Errc::kNotFound;
-  auto child = co_await core->LockNumber(found->inode, found->generation, LockMode::kEx);
+  LockOptions options = Interruptible(interrupt);
+  auto child = co_await core->LockNumber(found->inode, found->generation, LockMode::kEx, options);
   if (!child.ok()) co_return child.error();
   Inode& c = **child;
   if (directory && !c.directory()) co_return Errc::kNotDirectory;
@@ -182,7 +186,7 @@ Task<Result<RemoveResult>> RemoveName(VfsCore* core, KernelInode parent, std::st
   if (directory && c.entries() > 0) co_return Errc::kNotEmpty;
   if ((c.core.flags & (kFlagImmutable | kFlagAppend)) != 0) co_return Errc::kPermission;
   NameChange change(core, &**dir);
-  auto prepared = co_await change.PrepareRemove(found->cookie);
+  auto prepared = co_await change.PrepareRemove(found->cookie, interrupt);
   if (!prepared.ok()) co_return prepared.error();
   auto tx = co_await core->parts.journal->Begin(4 + change.credits());
   if (!tx.ok()) co_return tx.error();
@@ -211,21 +215,21 @@ Task<Result<RemoveResult>> RemoveName(VfsCore* core, KernelInode parent, std::st
 
 }  // namespace
 
-Task<Result<RemoveResult>> Vfs::Unlink(KernelInode parent, std::string name) {
+Task<Result<RemoveResult>> Vfs::Unlink(KernelInode parent, std::string name, Interrupt* interrupt) {
   if (IsDots(name)) co_return Errc::kIsDirectory;
-  auto removed = co_await RemoveName(core_.get(), parent, std::move(name), false);
+  auto removed = co_await RemoveName(core_.get(), parent, std::move(name), false, interrupt);
   co_return removed;
 }
 
-Task<Result<RemoveResult>> Vfs::RemoveDir(KernelInode parent, std::string name) {
+Task<Result<RemoveResult>> Vfs::RemoveDir(KernelInode parent, std::string name, Interrupt* interrupt) {
   if (IsDots(name)) co_return name == "." ? Errc::kInvalid : Errc::kNotEmpty;
-  auto removed = co_await RemoveName(core_.get(), parent, std::move(name), true);
+  auto removed = co_await RemoveName(core_.get(), parent, std::move(name), true, interrupt);
   co_return removed;
 }
 
-Task<Result<std::string>> Vfs::ReadLink(KernelInode node) {
+Task<Result<std::string>> Vfs::ReadLink(KernelInode node, Interrupt* interrupt) {
   VfsCore* core = core_.get();
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   if (inode->type() != FileType::kSymlink) co_return Errc::kInvalid;

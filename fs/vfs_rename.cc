@@ -16,15 +16,16 @@ struct Request {
   KernelInode new_parent = 0;
   std::string new_name;
   uint32_t flags = 0;
+  Interrupt* interrupt = nullptr;
 };
 
 inline constexpr size_t kDepthMax = 100'000;
 
 // The directory and all above it, nearest first. REQUIRES: the rename lock.
-Task<Result<std::vector<InodeNo>>> AncestorsOf(VfsCore* core, KernelInode node) {
+Task<Result<std::vector<InodeNo>>> AncestorsOf(VfsCore* core, KernelInode node, Interrupt* interrupt) {
   std::vector<InodeNo> chain;
   for (KernelInode at = node;;) {
-    auto locked = co_await LockDirectory(core, at, LockMode::kPr);
+    auto locked = co_await LockDirectory(core, at, LockMode::kPr, interrupt);
     if (!locked.ok()) co_return locked.error();
     Inode& inode = **locked;
     chain.push_back(inode.number);
@@ -51,25 +52,26 @@ struct Parents {
 
 Task<Status> LockParents(VfsCore* core, const Request* r, Parents* p) {
   if (r->parent == r->new_parent) {
-    auto only = co_await LockDirectory(core, r->parent, LockMode::kEx);
+    auto only = co_await LockDirectory(core, r->parent, LockMode::kEx, r->interrupt);
     if (!only.ok()) co_return only.error();
     p->from = std::move(*only);
     co_return Status();
   }
-  auto rename = co_await core->parts.locks->Lock(kRenameResource, LockMode::kEx);
+  auto rename = co_await core->parts.locks->Lock(kRenameResource, LockMode::kEx, Interruptible(r->interrupt));
   if (!rename.ok()) co_return rename.error();
   p->rename = std::move(*rename);
-  auto above_from = co_await AncestorsOf(core, r->parent);
+  auto above_from = co_await AncestorsOf(core, r->parent, r->interrupt);
   if (!above_from.ok()) co_return above_from.error();
-  auto above_to = co_await AncestorsOf(core, r->new_parent);
+  auto above_to = co_await AncestorsOf(core, r->new_parent, r->interrupt);
   if (!above_to.ok()) co_return above_to.error();
   p->above_from = std::move(*above_from);
   p->above_to = std::move(*above_to);
   InodeNo from = p->above_from.front(), to = p->above_to.front();
   bool to_first = Contains(p->above_from, to) || (!Contains(p->above_to, from) && to < from);
-  auto first = co_await LockDirectory(core, to_first ? r->new_parent : r->parent, LockMode::kEx);
+  KernelInode upper = to_first ? r->new_parent : r->parent, lower = to_first ? r->parent : r->new_parent;
+  auto first = co_await LockDirectory(core, upper, LockMode::kEx, r->interrupt);
   if (!first.ok()) co_return first.error();
-  auto second = co_await LockDirectory(core, to_first ? r->parent : r->new_parent, LockMode::kEx);
+  auto second = co_await LockDirectory(core, lower, LockMode::kEx, r->interrupt);
   if (!second.ok()) co_return second.error();
   p->from = std::move(to_first ? *second : *first);
   p->to = std::move(to_first ? *first : *second);
@@ -81,14 +83,15 @@ struct Children {
   LockedInode target;  // empty: nothing is replaced
 };
 
-Task<Status> LockChildren(VfsCore* core, const FoundName* source, const FoundName* target, Children* out) {
+Task<Status> LockChildren(VfsCore* core, const FoundName* source, const FoundName* target, Children* out,
+                          Interrupt* interrupt) {
   bool both = target->found;
   bool source_is_dir = source->type == FileType::kDirectory, target_is_dir = target->type == FileType::kDirectory;
   bool target_first =
       both && (target_is_dir != source_is_dir ? target_is_dir : target->inode < source->inode);
   const FoundName* order[2] = {target_first ? target : source, target_first ? source : target};
   for (int i = 0; i < (both ? 2 : 1); ++i) {
-    auto locked = co_await core->LockNumber(order[i]->inode, order[i]->generation, LockMode::kEx);
+    auto locked = co_await core->LockNumber(order[i]->inode, order[i]->generation, LockMode::kEx, Interruptible(interrupt));
     if (!locked.ok()) co_return locked.error();
     (order[i] == source ? out->source : out->target) = std::move(*locked);
   }
@@ -132,7 +135,7 @@ Task<Result<RenameResult>> Apply(VfsCore* core, const Request* r, Parents* p, Ch
   Reservation reservation;
   if (!target.found) {
     ReserveRequest request{in.meta(), 0, BlockNo(to.number.v)};
-    auto reserved = co_await core->Reserve(request);
+    auto reserved = co_await core->Reserve(request, r->interrupt);
     if (!reserved.ok()) co_return reserved.error();
     reservation = std::move(*reserved);
   }
@@ -140,7 +143,7 @@ Task<Result<RenameResult>> Apply(VfsCore* core, const Request* r, Parents* p, Ch
   if (exchange) {
     prepared = co_await out.PrepareRedirect(source.cookie);
   } else {
-    prepared = co_await out.PrepareRemove(source.cookie);
+    prepared = co_await out.PrepareRemove(source.cookie, r->interrupt);
   }
   if (!prepared.ok()) co_return prepared.error();
   auto tx = co_await core->parts.journal->Begin(8 + out.credits() + in.credits());
@@ -188,7 +191,7 @@ Task<Result<RenameResult>> Apply(VfsCore* core, const Request* r, Parents* p, Ch
 }  // namespace
 
 Task<Result<RenameResult>> Vfs::Rename(KernelInode parent, std::string name, KernelInode new_parent,
-                                       std::string new_name, uint32_t flags) {
+                                       std::string new_name, uint32_t flags, Interrupt* interrupt) {
   VfsCore* core = core_.get();
   if ((flags & ~(kRenameNoReplace | kRenameExchange)) != 0 || flags == (kRenameNoReplace | kRenameExchange))
     co_return Errc::kInvalid;
@@ -197,7 +200,7 @@ Task<Result<RenameResult>> Vfs::Rename(KernelInode parent, std::string name, Ker
     if (!good.ok()) co_return good.error();
     if (*n == "." || *n == "..") co_return Errc::kBusy;
   }
-  Request r{parent, std::move(name), new_parent, std::move(new_name), flags};
+  Request r{parent, std::move(name), new_parent, std::move(new_name), flags, interrupt};
   Parents p;
   auto locked = co_await LockParents(core, &r, &p);
   if (!locked.ok()) co_return locked.error();
@@ -213,14 +216,14 @@ Task<Result<RenameResult>> Vfs::Rename(KernelInode parent, std::string name, Ker
   if (target->found && Contains(p.above_from, target->inode)) co_return exchange ? Errc::kInvalid : Errc::kNotEmpty;
   if (target->found && target->inode == source->inode) {
     // Two names of one inode: POSIX wants nothing done.
-    auto same = co_await core->LockNumber(source->inode, source->generation, LockMode::kPr);
+    auto same = co_await core->LockNumber(source->inode, source->generation, LockMode::kPr, Interruptible(interrupt));
     if (!same.ok()) co_return same.error();
     RenameResult result;
     result.moved = core->AttrOf(**same);
     co_return result;
   }
   Children c;
-  auto children = co_await LockChildren(core, &*source, &*target, &c);
+  auto children = co_await LockChildren(core, &*source, &*target, &c, interrupt);
   if (!children.ok()) co_return children.error();
   auto kinds = CheckKinds(*c.source, target->found ? &*c.target : nullptr, flags);
   if (!kinds.ok()) co_return kinds.error();

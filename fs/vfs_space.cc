@@ -157,14 +157,15 @@ Task<Status> Preallocate(VfsCore* core, Inode* inode, uint64_t first, uint64_t l
 
 }  // namespace
 
-Task<Result<Attr>> Vfs::Fallocate(KernelInode node, uint64_t offset, uint64_t length, uint32_t flags) {
+Task<Result<Attr>> Vfs::Fallocate(KernelInode node, uint64_t offset, uint64_t length, uint32_t flags,
+                                   Interrupt* interrupt) {
   VfsCore* core = core_.get();
   bool keep = (flags & kFallocKeepSize) != 0, punch = (flags & kFallocPunchHole) != 0;
   bool zero = (flags & kFallocZeroRange) != 0;
   if ((flags & ~(kFallocKeepSize | kFallocPunchHole | kFallocZeroRange)) != 0) co_return Errc::kUnsupported;
   if (length == 0 || (punch && (!keep || zero))) co_return Errc::kInvalid;
   if (offset > kFileSizeMax - length) co_return Errc::kFileTooBig;
-  auto locked = co_await core->Lock(node, LockMode::kEx);
+  auto locked = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   if (!inode->regular()) co_return inode->directory() ? Errc::kIsDirectory : Errc::kUnsupported;
@@ -187,12 +188,12 @@ Task<Result<Attr>> Vfs::Fallocate(KernelInode node, uint64_t offset, uint64_t le
 
 namespace {
 
-Task<Result<uint64_t>> Seek(VfsCore* core, KernelInode node, uint64_t offset, bool want_data) {
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+Task<Result<uint64_t>> Seek(VfsCore* core, KernelInode node, uint64_t offset, bool want_data, Interrupt* interrupt) {
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   if ((*locked)->data.dirty()) {
     locked->Release();
-    auto again = co_await core->Lock(node, LockMode::kEx);
+    auto again = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
     if (!again.ok()) co_return again.error();
     *locked = std::move(*again);
     auto written = co_await core->WriteBack(&**locked);
@@ -217,7 +218,11 @@ Task<Result<uint64_t>> Seek(VfsCore* core, KernelInode node, uint64_t offset, bo
 
 }  // namespace
 
-Task<Result<uint64_t>> Vfs::SeekData(KernelInode node, uint64_t offset) { return Seek(core_.get(), node, offset, true); }
-Task<Result<uint64_t>> Vfs::SeekHole(KernelInode node, uint64_t offset) { return Seek(core_.get(), node, offset, false); }
+Task<Result<uint64_t>> Vfs::SeekData(KernelInode node, uint64_t offset, Interrupt* interrupt) {
+  return Seek(core_.get(), node, offset, true, interrupt);
+}
+Task<Result<uint64_t>> Vfs::SeekHole(KernelInode node, uint64_t offset, Interrupt* interrupt) {
+  return Seek(core_.get(), node, offset, false, interrupt);
+}
 
 }  // namespace holdfast::fs

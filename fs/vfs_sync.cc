@@ -7,14 +7,14 @@
 namespace holdfast::fs {
 
 // PR first: what another mount had written becomes durable by its letting go. Our own data needs EX to be written.
-Task<Status> Vfs::Fsync(KernelInode node, bool data_only) {
+Task<Status> Vfs::Fsync(KernelInode node, bool data_only, Interrupt* interrupt) {
   (void)data_only;  // sizes and extents are metadata of every record; times cost nothing more
   VfsCore* core = core_.get();
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   if ((*locked)->data.dirty() || (*locked)->dirty_core) {
     locked->Release();
-    auto alone = co_await core->Lock(node, LockMode::kEx);
+    auto alone = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
     if (!alone.ok()) co_return alone.error();
     auto written = co_await core->WriteBack(&**alone);
     if (!written.ok()) co_return written;

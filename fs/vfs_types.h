@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/kernel.h"
+#include "fs/interrupt.h"
 #include "fs/lock_mode.h"
 
 namespace holdfast::fs {
@@ -62,6 +63,7 @@ struct Caller {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t umask = 0;  // applied unless a default ACL of the directory takes its place
+  Interrupt* interrupt = nullptr;  // interrupt.h
 };
 
 enum SetAttrField : uint32_t {
@@ -101,7 +103,7 @@ struct OpenOptions {
   bool write = false;
   bool truncate = false;         // O_TRUNC
   bool kill_privileges = false;  // FUSE_OPEN_KILL_SUIDGID
-  const bool* interrupted = nullptr;
+  Interrupt* interrupt = nullptr;
 };
 struct OpenResult {
   Attr attr;
@@ -111,6 +113,7 @@ struct OpenResult {
 struct ReadOptions {
   LockMode mode = LockMode::kPr;  // kEx: while a cached writable handle exists here
   bool page_io = false;           // the kernel's page cache asks (LockOptions.page_io and page_read)
+  Interrupt* interrupt = nullptr;
 };
 struct ReadResult {
   size_t bytes = 0;        // less than asked for only at the end of the file
@@ -124,6 +127,7 @@ struct WriteOptions {
   bool page_io = false;          // a page of the kernel: clipped to the size, never appended
   bool kill_privileges = false;  // clear suid, and sgid of a group-executable file
   bool sync = false;             // O_SYNC, O_DSYNC: durable before the answer
+  Interrupt* interrupt = nullptr;
 };
 struct WriteResult {
   size_t bytes = 0;
@@ -150,6 +154,7 @@ struct ReadDirOptions {
   uint64_t cookie = 0;            // 0: from the start; else the cookie of the last entry seen
   size_t bytes_max = 64 * 1024;   // of names, counting 24 bytes (plus: 152) per entry as FUSE does
   bool plus = false;
+  Interrupt* interrupt = nullptr;
 };
 
 enum FallocateFlag : uint32_t { kFallocKeepSize = 1, kFallocPunchHole = 2, kFallocZeroRange = 0x10 };  // as fallocate(2)

@@ -13,11 +13,12 @@ Status CheckXattrName(const std::string& name) {
   return name.size() > 255 ? Status(Errc::kRange) : Status();
 }
 
-Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, const Bytes* value, XattrMode mode) {
+Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, const Bytes* value, XattrMode mode,
+                         Interrupt* interrupt) {
   auto good = CheckXattrName(name);
   if (!good.ok()) co_return good;
   if (value != nullptr && value->size() > kXattrValueMax) co_return Errc::kRange;
-  auto locked = co_await core->Lock(node, LockMode::kEx);
+  auto locked = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   std::optional<uint32_t> permissions;
@@ -37,7 +38,7 @@ Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, cons
   Reservation reservation;
   if (!remove) {
     ReserveRequest request{static_cast<uint32_t>(xattrs.BlocksFor(name.size(), bytes)), 0, BlockNo(inode->number.v)};
-    auto reserved = co_await core->Reserve(request);
+    auto reserved = co_await core->Reserve(request, interrupt);
     if (!reserved.ok()) co_return reserved.error();
     reservation = std::move(*reserved);
   }
@@ -46,7 +47,7 @@ Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, cons
   GroupLocks groups;
   t.tree.NodesOfRange(0, UINT64_MAX, [&](BlockNo block) { core->AddGroup(&places, block); });
   if (*has && !places.empty()) {
-    auto locked_groups = co_await core->parts.allocator->LockGroupsFor(places);
+    auto locked_groups = co_await core->parts.allocator->LockGroupsFor(places, interrupt);
     if (!locked_groups.ok()) co_return locked_groups.error();
     groups = std::move(*locked_groups);
   }
@@ -75,11 +76,11 @@ Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, cons
 
 }  // namespace
 
-Task<Result<Bytes>> Vfs::GetXattr(KernelInode node, std::string name) {
+Task<Result<Bytes>> Vfs::GetXattr(KernelInode node, std::string name, Interrupt* interrupt) {
   VfsCore* core = core_.get();
   auto good = CheckXattrName(name);
   if (!good.ok()) co_return good.error();
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   InodeTree t(*core->parts.cache, *inode, NodeKind::kXattrs);
@@ -88,19 +89,19 @@ Task<Result<Bytes>> Vfs::GetXattr(KernelInode node, std::string name) {
   co_return std::move(*value);
 }
 
-Task<Status> Vfs::SetXattr(KernelInode node, std::string name, Bytes value, XattrMode mode) {
-  auto changed = co_await ChangeXattr(core_.get(), node, std::move(name), &value, mode);
+Task<Status> Vfs::SetXattr(KernelInode node, std::string name, Bytes value, XattrMode mode, Interrupt* interrupt) {
+  auto changed = co_await ChangeXattr(core_.get(), node, std::move(name), &value, mode, interrupt);
   co_return changed;
 }
 
-Task<Status> Vfs::RemoveXattr(KernelInode node, std::string name) {
-  auto changed = co_await ChangeXattr(core_.get(), node, std::move(name), nullptr, XattrMode::kSet);
+Task<Status> Vfs::RemoveXattr(KernelInode node, std::string name, Interrupt* interrupt) {
+  auto changed = co_await ChangeXattr(core_.get(), node, std::move(name), nullptr, XattrMode::kSet, interrupt);
   co_return changed;
 }
 
-Task<Result<std::vector<std::string>>> Vfs::ListXattr(KernelInode node) {
+Task<Result<std::vector<std::string>>> Vfs::ListXattr(KernelInode node, Interrupt* interrupt) {
   VfsCore* core = core_.get();
-  auto locked = co_await core->Lock(node, LockMode::kPr);
+  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   InodeTree t(*core->parts.cache, *inode, NodeKind::kXattrs);

@@ -37,7 +37,7 @@ struct Interruptible {
 };
 void OnInterrupt(fuse_req_t, void* data) {
   auto* wait = static_cast<Interruptible*>(data);
-  wait->ranges->Interrupt(wait->token);
+  wait->ranges->Cancel(wait->token);
 }
 
 Task<void> DoSet(FuseServer* s, Request r, RangeLocks::Lock lock) {

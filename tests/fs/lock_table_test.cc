@@ -225,7 +225,14 @@ struct Shared {
 Task<void> Worker(World* world, LockTable* table, Shared* shared, int rounds, int* done) {
   for (int i = 0; i < rounds; ++i) {
     bool write = world->random().Chance(400'000);
-    auto guard = co_await table->Lock(kA, write ? LockMode::kEx : LockMode::kPr);
+    // Now and then its process is killed while it waits.
+    auto killed = std::make_shared<Interrupt>();
+    if (world->random().Chance(300'000)) {
+      Executor& executor = Executor::Current();
+      executor.PostAt(executor.clock().Now() + world->random().Between(Microseconds(1), Milliseconds(3)), [killed] { killed->Raise(); });
+    }
+    auto guard = co_await table->Lock(kA, write ? LockMode::kEx : LockMode::kPr, Interruptible(killed.get()));
+    if (guard.code() == Errc::kInterrupted) continue;
     if (!guard.ok()) shared->wrong = "lock failed";
     (write ? shared->writers : shared->readers)++;
     if (shared->writers > 1 || (shared->writers == 1 && shared->readers > 0)) shared->wrong = "not exclusive";
@@ -245,6 +252,78 @@ Task<void> Worker(World* world, LockTable* table, Shared* shared, int rounds, in
 }
 
 }  // namespace
+
+namespace {
+
+Task<void> HoldUnless(LockTable* table, LockMode mode, Interrupt* interrupt, std::string* log, std::string tag) {
+  auto guard = co_await table->Lock(kA, mode, Interruptible(interrupt));
+  if (!guard.ok()) {
+    *log += tag + (guard.code() == Errc::kInterrupted ? "!" : "?");
+    co_return;
+  }
+  *log += tag + "+";
+}
+
+}  // namespace
+
+TEST_CASE("locks: an interrupt ends the wait for a lock held elsewhere at once and leaves no request behind", "[fs][unit]") {
+  World world(3);
+  ModelLocks model(&world);
+  Member a(&world, &model, NodeId(1)), b(&world, &model, NodeId(2));
+  std::string log;
+  a.executor->Spawn(Hold(&a.table, LockMode::kEx, Seconds(10), &log, "a"));
+  world.RunFor(Milliseconds(50));
+  Interrupt x, y;
+  b.executor->Spawn(HoldUnless(&b.table, LockMode::kEx, &x, &log, "x"));
+  b.executor->Spawn(HoldUnless(&b.table, LockMode::kPr, &y, &log, "y"));
+  world.RunFor(Milliseconds(50));
+  CHECK(log == "a+");
+  {
+    ExecutorTurn turn(b.executor);
+    x.Raise();
+  }
+  world.RunFor(Milliseconds(1));
+  CHECK(log == "a+x!");
+  {
+    ExecutorTurn turn(b.executor);
+    y.Raise();
+  }
+  world.RunFor(Milliseconds(50));
+  CHECK(log == "a+x!y!");
+  CHECK(b.table.cached() == 0);  // the request was taken back: nothing is there to be granted
+  // One that was interrupted before it began to wait does not begin; one that need not wait goes on.
+  b.executor->Spawn(HoldUnless(&b.table, LockMode::kPr, &x, &log, "z"));
+  world.RunFor(Seconds(20));
+  CHECK(log == "a+x!y!z!a-");
+  CHECK(model.Granted(kA, b.port.get()) == LockMode::kNone);
+  a.executor->Spawn(Hold(&a.table, LockMode::kEx, Milliseconds(1), &log, "b"));
+  world.RunFor(Seconds(1));
+  a.executor->Spawn(HoldUnless(&a.table, LockMode::kEx, &x, &log, "c"));
+  world.RunFor(Seconds(1));
+  CHECK(log == "a+x!y!z!a-b+b-c+");
+}
+
+TEST_CASE("locks: an interrupted EX request lets the readers behind it in", "[fs][unit]") {
+  World world(4);
+  ModelLocks model(&world);
+  Member m(&world, &model, NodeId(1));
+  std::string log;
+  Interrupt x, y;
+  m.executor->Spawn(Hold(&m.table, LockMode::kPr, Seconds(1), &log, "a"));
+  world.RunFor(Milliseconds(50));
+  m.executor->Spawn(HoldUnless(&m.table, LockMode::kEx, &x, &log, "x"));
+  m.executor->Spawn(HoldUnless(&m.table, LockMode::kPr, &y, &log, "y"));
+  world.RunFor(Milliseconds(50));
+  CHECK(log == "a+");
+  {
+    ExecutorTurn turn(m.executor);
+    x.Raise();
+  }
+  world.RunFor(Milliseconds(50));
+  CHECK(log == "a+x!y+");
+  world.RunFor(Seconds(2));
+  CHECK(log == "a+x!y+a-");
+}
 
 TEST_CASE("locks: three members with several users each never overlap, and all get through", "[fs][sim]") {
   auto report = sim::RunSeeds({.count = 200}, [](uint64_t seed) -> std::string {

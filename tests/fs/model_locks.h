@@ -34,7 +34,7 @@ class ModelLocks {
       locks_->Lower(resource, this, to);
       co_return Status();
     }
-    void Cancel(Resource) override {}
+    void Cancel(Resource resource) override { locks_->Cancel(resource, this); }
 
    private:
     friend class ModelLocks;
@@ -74,6 +74,19 @@ class ModelLocks {
     std::vector<Holder> holders;
     std::deque<Ask_> converting, waiting;
   };
+  // What has not arrived yet is granted in its time.
+  void Cancel(Resource resource, const Port* port) {
+    Res& r = table_[resource];
+    for (std::deque<Ask_>* queue : {&r.converting, &r.waiting}) {
+      for (auto ask = queue->begin(); ask != queue->end(); ++ask) {
+        if (ask->port != port) continue;
+        Completion<Errc>* done = ask->done;
+        queue->erase(ask);
+        done->Set(Errc::kCancelled);
+        return;
+      }
+    }
+  }
   Duration Delay() { return world_->random().Between(Microseconds(20), Microseconds(800)); }
 
   bool Fits(const Res& r, const Port* port, LockMode to) const {
