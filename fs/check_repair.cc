@@ -33,11 +33,17 @@ Task<Status> Checker::Repair() {
     HF_CO_TRY(co_await WriteSuperblock(device_, &report_.super, true));
     MarkRepaired(RepairKind::kSuper, 0, 0, 0);
   }
-  if (!understood) co_return Status();
+  bool lost = std::any_of(groups_.begin(), groups_.end(), [](const GroupState& group) { return group.lost; });
+  if (!understood || (lost && !options_.repair_all)) co_return Status();
   if (options_.repair_all) HF_CO_TRY(co_await RepairLinks());
   HF_CO_TRY(co_await RepairOrphans());
   HF_CO_TRY(co_await RepairClaims());
   HF_CO_TRY(co_await device_.Flush());
+  for (uint64_t n = 0; n < groups_.size(); ++n) {
+    if (!groups_[n].lost) continue;
+    HF_CO_TRY(co_await RebuildGroup(n, groups_[n]));
+    groups_to_repair_.push_back(n);
+  }
   std::sort(groups_to_repair_.begin(), groups_to_repair_.end());
   groups_to_repair_.erase(std::unique(groups_to_repair_.begin(), groups_to_repair_.end()), groups_to_repair_.end());
   for (uint64_t n : groups_to_repair_) HF_CO_TRY(co_await RepairGroup(n, groups_[n]));
@@ -114,6 +120,70 @@ Task<Status> Checker::RepairClaims() {
     }
   }
   MarkRepaired(RepairKind::kClaims, 0, 0, 0);
+  co_return Status();
+}
+
+// Makes a damaged header and damaged bitmaps anew; RepairGroup then marks what was found and writes them. What is lost is
+// which free blocks held metadata once, and how high the versions in them are: the blocks themselves tell.
+Task<Status> Checker::RebuildGroup(uint64_t n, GroupState& group) {
+  AlignedBuffer block(kBlockSize);
+  if (!group.good) {
+    InitBlock(block.span(), {geometry_.GroupStart(n), BlockType::kGroup, GroupResource(n)}, geometry_.uuid);
+    group.header = As<DiskGroup>(std::as_const(block).span());
+    group.header.group = n;
+    group.header.first_block = geometry_.GroupStart(n).v;
+    group.header.block_count = geometry_.GroupBlocks(n);
+  }
+  if (group.bitmaps.empty()) {
+    group.bitmaps.resize(geometry_.bitmap_blocks);
+    group.bitmap_good.assign(geometry_.bitmap_blocks, false);
+    for (uint32_t b = 0; b < geometry_.bitmap_blocks; ++b) {
+      HF_CO_TRY(co_await device_.Read(geometry_.BitmapOf(n, b).v * kBlockSize, block.span()));
+      group.bitmap_good[b] = CheckBlock(std::as_const(block).span(), geometry_.BitmapOf(n, b), BlockType::kBitmap, geometry_.uuid).ok();
+      std::memcpy(&group.bitmaps[b], block.data(), kBlockSize);
+    }
+  }
+  group.header.flags = group.header.flags & ~kGroupBitmapsUnwritten;
+  group.unwritten = false;
+  for (uint32_t b = 0; b < geometry_.bitmap_blocks; ++b) {
+    uint32_t first = b * kBlocksPerBitmap;
+    bool lost = !group.bitmap_good[b];
+    if (lost) {
+      auto* bitmap = reinterpret_cast<std::byte*>(&group.bitmaps[b]);
+      InitBlock({bitmap, kBlockSize}, {geometry_.BitmapOf(n, b), BlockType::kBitmap, GroupResource(n)}, geometry_.uuid);
+      for (uint32_t i = 0; i < kBlocksPerBitmap; ++i) {
+        bool outside = first + i >= geometry_.GroupBlocks(n) || geometry_.IsOverhead(BlockNo(geometry_.GroupStart(n).v + first + i));
+        if (outside) SetStateAt(group.bitmaps[b], i, BlockState::kMeta);
+      }
+      group.bitmap_good[b] = true;
+    }
+    if (first >= geometry_.GroupBlocks(n) || (!lost && group.good)) continue;
+    HF_CO_TRY(co_await RebuildStates(n, group, first, std::min<uint32_t>(kBlocksPerBitmap, geometry_.GroupBlocks(n) - first), lost));
+  }
+  group.good = true;
+  co_return Status();
+}
+
+// Looks into blocks that nothing uses: where one holds metadata of this volume, it stays free for metadata alone and the
+// floor rises above its version. With a good bitmap (only the header was lost) only what it calls so is looked at.
+Task<Status> Checker::RebuildStates(uint64_t n, GroupState& group, uint32_t first, uint32_t count, bool lost) {
+  constexpr uint32_t kAtOnce = 256;
+  AlignedBuffer blocks(kAtOnce * kBlockSize);
+  DiskBitmap& bitmap = group.bitmaps[first / kBlocksPerBitmap];
+  for (uint32_t at = 0; at < count; at += kAtOnce) {
+    uint32_t some = std::min(kAtOnce, count - at);
+    uint64_t start = geometry_.GroupStart(n).v + first + at;
+    std::span<std::byte> part = blocks.span().subspan(0, some * kBlockSize);
+    HF_CO_TRY(co_await device_.Read(start * kBlockSize, part));
+    for (uint32_t i = 0; i < some; ++i) {
+      if (geometry_.IsOverhead(BlockNo(start + i)) || FoundAt(BlockNo(start + i)) != BlockState::kFree) continue;
+      if (!lost && StateAt(bitmap, at + i) != BlockState::kMetaFree) continue;
+      std::span<const std::byte> block = part.subspan(i * kBlockSize, kBlockSize);
+      if (!CheckBlock(block, BlockNo(start + i), BlockType::kNone, geometry_.uuid).ok()) continue;
+      SetStateAt(bitmap, at + i, BlockState::kMetaFree);
+      group.header.version_floor = std::max<uint64_t>(group.header.version_floor, HeaderOf(block).version + 1);
+    }
+  }
   co_return Status();
 }
 

@@ -38,6 +38,7 @@ class Checker {
   struct GroupState {
     bool good = false;
     bool unwritten = false;
+    bool lost = false;                    // its header or a bitmap is damaged: -y makes them again from what was found
     DiskGroup header;
     std::vector<DiskBitmap> bitmaps;      // as on disk; empty when unwritten
     std::vector<bool> bitmap_good;
@@ -65,7 +66,8 @@ class Checker {
   void CompareBitmaps();
   void CompareGroup(uint64_t number, GroupState& group);
   void CountLinks();
-  Task<Result<bool>> ReadBlock(BlockNo at, BlockType type, std::span<std::byte> out, const char* who, uint64_t inode);
+  Task<Result<bool>> ReadBlock(BlockNo at, BlockType type, std::span<std::byte> out, const char* who, uint64_t inode,
+                               RepairKind repair = RepairKind::kNone);
   void Add(Finding finding);
   void Error(std::string code, std::string text, uint64_t block = 0, uint64_t inode = 0, RepairKind repair = RepairKind::kNone);
   // Marks blocks as used. False (and a finding) when they are out of range or used already.
@@ -94,6 +96,8 @@ class Checker {
   Task<Status> RepairOrphans();
   Task<Status> RepairClaims();
   Task<Status> RepairLinks();
+  Task<Status> RebuildGroup(uint64_t number, GroupState& group);
+  Task<Status> RebuildStates(uint64_t number, GroupState& group, uint32_t first, uint32_t count, bool lost);
   Task<Status> RepairGroup(uint64_t number, GroupState& group);
   Task<Status> WriteSealed(BlockNo at, std::span<std::byte> block);
   void MarkRepaired(RepairKind kind, uint64_t inode, uint64_t group_first, uint64_t group_end);

@@ -56,7 +56,8 @@ void Checker::Progress() {
 }
 
 // True: the block is good. False: it is not, and a finding says so. An error: the device failed.
-Task<Result<bool>> Checker::ReadBlock(BlockNo at, BlockType type, std::span<std::byte> out, const char* who, uint64_t inode) {
+Task<Result<bool>> Checker::ReadBlock(BlockNo at, BlockType type, std::span<std::byte> out, const char* who, uint64_t inode,
+                                      RepairKind repair) {
   if (auto it = overlay_.find(at.v); it != overlay_.end()) {
     std::memcpy(out.data(), it->second.bytes().data(), kBlockSize);
   } else if (auto fetched = fetched_.find(at.v); fetched != fetched_.end()) {
@@ -68,7 +69,7 @@ Task<Result<bool>> Checker::ReadBlock(BlockNo at, BlockType type, std::span<std:
   }
   auto checked = CheckBlock(out, at, type, geometry_.uuid);
   if (!checked.ok()) {
-    Error("bad-block", std::string(who) + ": " + checked.error().message, at.v, inode);
+    Error("bad-block", std::string(who) + ": " + checked.error().message, at.v, inode, repair);
     co_return false;
   }
   co_return true;
@@ -143,14 +144,19 @@ Task<Status> Checker::LoadGroups() {
   AlignedBuffer block(kBlockSize);
   for (uint64_t n = 0; n < geometry_.group_count; ++n) {
     GroupState& group = groups_[n];
-    auto good = co_await ReadBlock(geometry_.GroupStart(n), BlockType::kGroup, block.span(), "group header", 0);
+    auto good = co_await ReadBlock(geometry_.GroupStart(n), BlockType::kGroup, block.span(), "group header", 0, RepairKind::kBitmap);
     if (!good.ok()) co_return good.error();
-    if (!*good) continue;
+    if (!*good) {
+      group.lost = true;
+      continue;
+    }
     group.header = As<DiskGroup>(std::as_const(block).span());
     const DiskGroup& h = group.header;
     if (h.group != n || h.first_block != geometry_.GroupStart(n).v || h.block_count != geometry_.GroupBlocks(n) ||
         BlockResource(std::as_const(block).span()) != GroupResource(n)) {
-      Error("group-header", "group " + std::to_string(n) + ": its header describes another one", geometry_.GroupStart(n).v);
+      Error("group-header", "group " + std::to_string(n) + ": its header describes another one", geometry_.GroupStart(n).v, 0,
+            RepairKind::kBitmap);
+      group.lost = true;
       continue;
     }
     group.good = true;
@@ -160,9 +166,10 @@ Task<Status> Checker::LoadGroups() {
     group.bitmaps.resize(geometry_.bitmap_blocks);
     group.bitmap_good.resize(geometry_.bitmap_blocks);
     for (uint32_t b = 0; b < geometry_.bitmap_blocks; ++b) {
-      good = co_await ReadBlock(geometry_.BitmapOf(n, b), BlockType::kBitmap, block.span(), "bitmap", 0);
+      good = co_await ReadBlock(geometry_.BitmapOf(n, b), BlockType::kBitmap, block.span(), "bitmap", 0, RepairKind::kBitmap);
       if (!good.ok()) co_return good.error();
       group.bitmap_good[b] = *good;
+      group.lost = group.lost || !*good;
       std::memcpy(&group.bitmaps[b], block.data(), kBlockSize);
     }
   }

@@ -101,6 +101,47 @@ TEST_CASE("fsck: a wrong link count is found and repaired", "[fs][fsck][unit]") 
   CHECK(v.Check().clean());
 }
 
+TEST_CASE("fsck: a damaged bitmap or group header is made again from what is in use", "[fs][fsck][unit]") {
+  Damaged v;
+  auto damage = [&](uint64_t block) {
+    AlignedBuffer bytes = v.Read(block);
+    bytes.data()[300] ^= std::byte{4};
+    v.Write(block, bytes, false);
+  };
+  uint64_t last = v.geometry.group_count - 1;
+  SECTION("bitmap") { damage(v.geometry.BitmapOf(0, 0).v); }
+  SECTION("header") { damage(v.geometry.GroupStart(0).v); }
+  SECTION("header and bitmap") {
+    damage(v.geometry.GroupStart(0).v);
+    damage(v.geometry.BitmapOf(0, 0).v);
+  }
+  SECTION("header of a group whose bitmaps were never written") { damage(v.geometry.GroupStart(last).v); }
+  uint64_t free_before = 0;
+  {
+    CheckOptions safe;
+    safe.repair_safe = true;
+    CheckReport report = Must(v.rig.Run(CheckVolume(*v.rig.session, std::move(safe))));
+    CHECK_FALSE(report.clean());
+    CHECK(report.repaired == 0);  // -p leaves it to a person
+  }
+  CheckReport report = v.Check(true);
+  CHECK(report.errors > 0);
+  CHECK(report.repaired == report.errors);
+  CheckReport again = v.Check();
+  CHECK(again.clean());
+  free_before = again.counts.free_blocks;
+  // And it is a volume to work with.
+  v.rig.Mount();
+  KernelInode node = Must(v.rig.Run(v.rig.vfs().Create(kRootNode, "after", 0644, true, kMe, {.write = true}))).attr.node;
+  std::string data(100'000, 'x');
+  Must(v.rig.Run(v.rig.vfs().Write(node, 0, AsBytes(data), {})));
+  Must(v.rig.Run(v.rig.vfs().Release(node)));
+  v.rig.Unmount();
+  CheckReport used = v.Check();
+  CHECK(used.clean());
+  CHECK(used.counts.free_blocks < free_before);
+}
+
 TEST_CASE("fsck: leaked and lost blocks in a bitmap are found and repaired", "[fs][fsck][unit]") {
   Damaged v;
   uint64_t bitmap = v.geometry.BitmapOf(0, 0).v;
