@@ -149,6 +149,7 @@ void DaemonCore::Finish(DaemonEnd end) {
 }
 
 void DaemonCore::OnState(StatePtr state) {
+  if (seams_.see_state) seams_.see_state(state);
   if (end_ != DaemonEnd::kRunning || !parts_.engine) return;
   watch_->OnState(state);
   mounts_->OnState(state);
@@ -157,6 +158,7 @@ void DaemonCore::OnState(StatePtr state) {
 
 void DaemonCore::OnLease(Incarnation incarnation, Instant deadline) {
   if (end_ != DaemonEnd::kRunning) return;
+  if (seams_.see_lease) seams_.see_lease(incarnation, deadline);
   if (parts_.lease->page().incarnation.load() != incarnation.v) parts_.lease->Begin(incarnation);
   parts_.lease->Extend(deadline);
 }

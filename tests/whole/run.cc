@@ -1,0 +1,225 @@
+#include "tests/whole/run.h"
+
+#include <cstdio>
+
+#include "base/log.h"
+#include "fs/check.h"
+#include "tests/whole/cluster.h"
+#include "tests/whole/plan.h"
+
+namespace holdfast::whole {
+namespace {
+
+class Runner {
+ public:
+  explicit Runner(const RunOptions& options)
+      : options_(options), world_(options.seed), plan_(MakePlan(options.seed, options.scenario, options.nodes)) {
+    clients_ = MakePlainClients(&world_);
+    cluster_ = std::make_unique<Cluster>(&world_, plan_.cluster, clients_.get());
+  }
+
+  RunResult Go() {
+    bool good = cluster_->Form(Seconds(60));
+    Say("formed");
+    if (good) good = Faults();
+    if (good) good = Heal();
+    if (good) good = End();
+    RunResult result;
+    result.wrong = Wrong();
+    result.trace_hash = world_.trace_hash();
+    result.events = world_.events();
+    result.operations = clients_->operations();
+    result.replays = cluster_->checker().replays();
+    result.evictions = cluster_->checker().evictions();
+    result.grants = cluster_->checker().grants();
+    result.nodes = plan_.cluster.nodes;
+    result.faults = plan_.faults.size();
+    result.virtual_time = world_.now() - Instant{1'000'000'000};
+    result.story = story_;
+    if (!result.wrong.empty()) result.story += cluster_->Dump();
+    // Lives refer to each other to the end.
+    world_.Abandon(std::move(cluster_));
+    world_.Abandon(std::move(clients_));
+    return result;
+  }
+
+ private:
+  const std::string& Wrong() const {
+    const std::string& a = cluster_->checker().violation();
+    return a.empty() ? clients_->Violation() : a;
+  }
+  void Fail(const std::string& what) { cluster_->checker().Violate(what); }
+  void Say(const std::string& what) {
+    story_ += std::to_string(world_.now().ns / 1'000'000) + " ms: " + what + "\n";
+    HF_LOG(LogLevel::kInfo, "sim", "phase", {{"what", what}});
+  }
+  bool RunTo(Instant when) {
+    return !world_.RunUntil([this] { return !Wrong().empty(); }, when - world_.now());
+  }
+
+  bool Faults() {
+    cluster_->network.knobs() = plan_.cluster.network;
+    cluster_->disk->knobs() = plan_.cluster.disk;
+    Instant begin = world_.now();
+    for (size_t i = 0; i < plan_.faults.size(); ++i) {
+      const Fault& fault = plan_.faults[i];
+      if (!RunTo(begin + fault.at)) return false;
+      if (options_.drop.contains(i) || options_.without.contains(FaultName(fault.kind))) continue;
+      Say("fault " + std::to_string(i) + ": " + ToString(fault));
+      Do(fault);
+    }
+    return RunTo(begin + plan_.length);
+  }
+
+  void Later(Duration after, std::function<void()> fn) { world_.After(after, std::move(fn)); }
+
+  void Do(const Fault& f) {
+    Cluster* c = cluster_.get();
+    NodeId a = f.a, b = f.b;
+    switch (f.kind) {
+      case FaultKind::kPowerOff:
+        c->PowerOff(a);
+        Later(f.length, [c, a] { c->PowerOn(a); });
+        break;
+      case FaultKind::kKillDaemon: c->KillDaemon(a); break;
+      case FaultKind::kKillMount: c->KillMount(a); break;
+      case FaultKind::kPause:
+        if (!c->machine(a).on || world_.paused(a)) break;
+        c->Pause(a);
+        Later(f.length, [c, a] { c->Resume(a); });
+        break;
+      case FaultKind::kCut:
+        c->network.Cut(a, b);
+        Later(f.length, [c, a, b] { c->network.Heal(a, b); });
+        break;
+      case FaultKind::kCutOneWay:
+        c->network.CutOneWay(a, b);
+        Later(f.length, [c, a, b] { c->network.Heal(a, b); });
+        break;
+      case FaultKind::kIsolate:
+        for (NodeId n : c->nodes())
+          if (n != a) c->network.Cut(a, n);
+        Later(f.length, [c, a] {
+          for (NodeId n : c->nodes()) c->network.Heal(a, n);
+        });
+        break;
+      case FaultKind::kDiskPath:
+        c->disk->CutPath(a);
+        Later(f.length, [c, a] { c->disk->HealPath(a); });
+        break;
+      case FaultKind::kSwitch: c->machine(a).power = f.how; break;
+      case FaultKind::kRemount:
+        c->Unmount(a);
+        Later(f.length, [c, a] { c->machine(a).want_mount = true; });
+        break;
+      case FaultKind::kRejoin:
+        c->Leave(a);
+        Later(f.length, [c, a] { c->machine(a).want_mount = c->machine(a).want_daemon = true; });
+        break;
+      case FaultKind::kBlackout:
+        for (NodeId n : c->nodes()) c->PowerOff(n);
+        c->disk->PowerLoss();
+        for (NodeId n : c->nodes())
+          Later(world_.random().Between(Milliseconds(100), f.length), [c, n] { c->PowerOn(n); });
+        break;
+    }
+  }
+
+  bool Heal() {
+    Say("healing");
+    cluster_->network.HealAll();
+    cluster_->network.knobs() = {};
+    sim::DiskKnobs calm;
+    calm.slow = 0;
+    calm.volatile_cache = cluster_->disk->knobs().volatile_cache;
+    calm.preempt_and_abort = cluster_->disk->knobs().preempt_and_abort;
+    cluster_->disk->knobs() = calm;
+    for (NodeId n : cluster_->nodes()) {
+      Machine& m = cluster_->machine(n);
+      cluster_->Resume(n);
+      cluster_->disk->HealPath(n);
+      m.power = Switch::kWorks;
+      m.stays_off = false;
+      m.want_daemon = m.want_mount = true;
+      cluster_->PowerOn(n);
+    }
+    bool well = world_.RunUntil([this] { return !Wrong().empty() || (cluster_->AllMounted() && cluster_->NothingOwed()); }, Seconds(90));
+    if (!well) Fail("liveness: after healing not everybody is mounted in 90 s");
+    if (!Wrong().empty()) return false;
+    Say("healed");
+    if (!RunTo(world_.now() + Milliseconds(500))) return false;
+    clients_->Quiesce();
+    bool idle = world_.RunUntil([this] { return !Wrong().empty() || clients_->Idle(); }, Seconds(60));
+    if (!idle) Fail("liveness: operations do not end in 60 s after healing");
+    return Wrong().empty();
+  }
+
+  // On a mount that may be lost meanwhile; false: it did not end in time.
+  bool OnNode(NodeId node, Task<void> task, Duration limit) {
+    MountLife* mount = cluster_->machine(node).mount;
+    if (!mount) return false;
+    auto* done = new bool(false);
+    auto* root = new Task<void>(std::move(task));
+    mount->executor->Spawn(Mark(root, done));
+    return world_.RunUntil([&] { return *done || !Wrong().empty(); }, limit);
+  }
+  static Task<void> Mark(Task<void>* task, bool* done) {
+    co_await std::move(*task);
+    *done = true;
+  }
+
+  bool End() {
+    for (NodeId n : cluster_->nodes()) {
+      if (!OnNode(n, clients_->FinalCheck(n), Seconds(60))) Fail("liveness: the final check on n" + std::to_string(n.v) + " does not end");
+      if (!Wrong().empty()) return false;
+    }
+    std::string verdict = clients_->Verify();
+    if (!verdict.empty()) {
+      Fail(verdict);
+      return false;
+    }
+    for (NodeId n : cluster_->nodes()) cluster_->Unmount(n);
+    bool out = world_.RunUntil([this] {
+      if (!Wrong().empty()) return true;
+      for (NodeId n : cluster_->nodes())
+        if (cluster_->machine(n).mount) return false;
+      return true;
+    }, Seconds(60));
+    if (!out) Fail("liveness: not all mounts could be unmounted in 60 s");
+    if (!Wrong().empty()) return false;
+    Say("unmounted");
+    Fsck(true);
+    return Wrong().empty();
+  }
+
+  void Fsck(bool unmounted) {
+    sim::SimExecutor& executor = world_.Start(NodeId(1));
+    auto session = cluster_->disk->Open(executor);
+    fs::CheckOptions how;
+    auto report = world_.Run(executor, fs::CheckVolume(*session, how), Seconds(600));
+    if (!report.ok()) return Fail("I5: fsck: " + report.error().ToString());
+    std::string found;
+    for (const auto& f : report->findings)
+      if (f.level == fs::Finding::Level::kError) found += "\n  " + f.code + ": " + f.text;
+    if (!found.empty()) Fail("I5: fsck after the last unmount:" + found);
+    if (unmounted && !report->dirty_journals.empty()) Fail("I5: a journal is dirty after the last unmount");
+    executor.Crash();
+    world_.Abandon(std::move(session));
+  }
+
+  RunOptions options_;
+  sim::World world_;
+  Plan plan_;
+  std::unique_ptr<Clients> clients_;
+  std::unique_ptr<Cluster> cluster_;
+  std::string story_;
+};
+
+}  // namespace
+
+RunResult Run(const RunOptions& options) {
+  auto* runner = new Runner(options);  // a world's frames refer to it to the end
+  return runner->Go();
+}
+
+}  // namespace holdfast::whole
