@@ -150,16 +150,10 @@ Task<Result<Entry>> MakeInode(VfsCore* core, LockedInode* parent, const std::str
   BlockNo block = reserved->TakeMeta(BlockNo(dir->number.v));
   InodeNo number(block.v);
   auto guard = co_await core->parts.locks->Lock(ResourceOf(number), LockMode::kEx, Interruptible(spec.caller.interrupt));
-  if (!guard.ok()) {
-    core->parts.allocator->GiveBackMeta(block);
-    co_return guard.error();
-  }
+  if (!guard.ok()) co_return guard.error();  // the reservation gives the block back
   core->table.Drop(number);
   auto tx = co_await core->parts.journal->Begin(8 + change.credits() + acls->meta);
-  if (!tx.ok()) {
-    core->parts.allocator->GiveBackMeta(block);
-    co_return tx.error();
-  }
+  if (!tx.ok()) co_return tx.error();
   BlockRef ref = reserved->New(*tx, block, BlockType::kInode, ResourceOf(number));
   auto bytes = tx->Change(ref);
   DiskInode& disk = *reinterpret_cast<DiskInode*>(bytes.data() + kInodeOffset);
