@@ -20,8 +20,12 @@ bool KernelRequests::Suspended() const {
          !refuse_;
 }
 
-Task<void> KernelRequests::AwaitLease() {
-  while (Suspended()) co_await SleepFor(Milliseconds(20));
+Task<bool> KernelRequests::AwaitLease(Interrupt* interrupt) {
+  while (Suspended()) {
+    if (Raised(interrupt)) co_return false;
+    co_await SleepFor(Milliseconds(20));
+  }
+  co_return true;
 }
 
 AlignedBuffer KernelRequests::TakeBuffer(size_t size) {
@@ -74,8 +78,11 @@ void KernelRequests::ReplyEntry(KernelReply& reply, KernelInode parent, const st
 // ---- names ------------------------------------------------------------------------------------------------------
 
 Task<void> KernelRequests::DoLookup(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name) {
-  auto entry = co_await vfs().Lookup(parent, name);
-  if (Suspended()) co_await AwaitLease();
+  auto entry = co_await vfs().Lookup(parent, name, reply->interrupt());
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) entry = Errc::kInterrupted;
+  }
   if (entry.ok()) {
     ReplyEntry(*reply, parent, name, *entry, true);
   } else {
@@ -85,7 +92,10 @@ Task<void> KernelRequests::DoLookup(KernelReplyPtr reply, DirRequest, KernelInod
 
 Task<void> KernelRequests::ReplyNew(KernelReply* reply, KernelInode parent, std::string name, Result<Entry> entry,
                                     bool keep_attr) {
-  if (Suspended()) co_await AwaitLease();
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) entry = Errc::kInterrupted;
+  }
   if (entry.ok()) {
     ReplyEntry(*reply, parent, name, *entry, keep_attr);
   } else {
@@ -95,25 +105,28 @@ Task<void> KernelRequests::ReplyNew(KernelReply* reply, KernelInode parent, std:
 
 Task<void> KernelRequests::DoMakeNode(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
                                       uint64_t rdev, Caller caller) {
+  caller.interrupt = reply->interrupt();
   auto entry = co_await vfs().MakeNode(parent, name, mode, rdev, caller);
   co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
 }
 
 Task<void> KernelRequests::DoMakeDir(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
                                      Caller caller) {
+  caller.interrupt = reply->interrupt();
   auto entry = co_await vfs().MakeDir(parent, name, mode, caller);
   co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
 }
 
 Task<void> KernelRequests::DoSymlink(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name,
                                      std::string target, Caller caller) {
+  caller.interrupt = reply->interrupt();
   auto entry = co_await vfs().Symlink(parent, name, target, caller);
   co_await ReplyNew(reply.get(), parent, name, std::move(entry), true);
 }
 
 Task<void> KernelRequests::DoLink(KernelReplyPtr reply, DirRequest, KernelInode inode, KernelInode parent,
                                   std::string name) {
-  auto entry = co_await vfs().Link(inode, parent, name);
+  auto entry = co_await vfs().Link(inode, parent, name, reply->interrupt());
   // Rule 3: the kernel takes LINK's attributes whatever has happened since.
   co_await ReplyNew(reply.get(), parent, name, std::move(entry), false);
 }
@@ -121,13 +134,16 @@ Task<void> KernelRequests::DoLink(KernelReplyPtr reply, DirRequest, KernelInode 
 Task<void> KernelRequests::DoRemove(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, bool directory) {
   Result<RemoveResult> removed = Errc::kIo;
   if (directory) {
-    auto result = co_await vfs().RemoveDir(parent, name);
+    auto result = co_await vfs().RemoveDir(parent, name, reply->interrupt());
     removed = std::move(result);
   } else {
-    auto result = co_await vfs().Unlink(parent, name);
+    auto result = co_await vfs().Unlink(parent, name, reply->interrupt());
     removed = std::move(result);
   }
-  if (Suspended()) co_await AwaitLease();
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) removed = Errc::kInterrupted;
+  }
   if (removed.ok()) {
     // The kernel turns the name into a negative entry of its own, without a timeout: it will ask.
     reply->Done();
@@ -138,8 +154,11 @@ Task<void> KernelRequests::DoRemove(KernelReplyPtr reply, DirRequest, KernelInod
 
 Task<void> KernelRequests::DoRename(KernelReplyPtr reply, DirRequest, DirRequest, KernelInode parent, std::string name,
                                     KernelInode new_parent, std::string new_name, uint32_t flags) {
-  auto renamed = co_await vfs().Rename(parent, name, new_parent, new_name, flags);
-  if (Suspended()) co_await AwaitLease();
+  auto renamed = co_await vfs().Rename(parent, name, new_parent, new_name, flags, reply->interrupt());
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) renamed = Errc::kInterrupted;
+  }
   if (!renamed.ok()) {
     reply->Error(renamed.error());
     co_return;
@@ -154,8 +173,11 @@ Task<void> KernelRequests::DoRename(KernelReplyPtr reply, DirRequest, DirRequest
 }
 
 Task<void> KernelRequests::DoReadLink(KernelReplyPtr reply, KernelInode inode) {
-  auto target = co_await vfs().ReadLink(inode);
-  if (Suspended()) co_await AwaitLease();
+  auto target = co_await vfs().ReadLink(inode, reply->interrupt());
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) target = Errc::kInterrupted;
+  }
   if (target.ok()) {
     reply->Data(AsBytes(*target));
   } else {
@@ -212,8 +234,11 @@ void KernelRequests::ReadLink(KernelReplyPtr reply, KernelInode inode) {
 // ---- attributes, directories ------------------------------------------------------------------------------------
 
 Task<void> KernelRequests::DoGetAttr(KernelReplyPtr reply, KernelInode inode) {
-  auto attr = co_await vfs().GetAttr(inode);
-  if (Suspended()) co_await AwaitLease();
+  auto attr = co_await vfs().GetAttr(inode, reply->interrupt());
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) attr = Errc::kInterrupted;
+  }
   if (attr.ok()) {
     reply->Attr(*attr, KeepAttr(*attr, true));
   } else {
@@ -223,8 +248,11 @@ Task<void> KernelRequests::DoGetAttr(KernelReplyPtr reply, KernelInode inode) {
 
 // SETATTR holds the inode's i_rwsem, which dropping a directory's names waits for.
 Task<void> KernelRequests::DoSet(KernelReplyPtr reply, DirRequest, KernelInode inode, SetAttr set) {
-  auto attr = co_await vfs().Set(inode, set);
-  if (Suspended()) co_await AwaitLease();
+  auto attr = co_await vfs().Set(inode, set, reply->interrupt());
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) attr = Errc::kInterrupted;
+  }
   if (attr.ok()) {
     reply->Attr(*attr, false);  // rule 3: some kernels take them whatever has happened since
   } else {
@@ -238,8 +266,12 @@ Task<void> KernelRequests::DoReadDir(KernelReplyPtr reply, DirRequest, KernelIno
   options.cookie = cookie;
   options.bytes_max = size;
   options.plus = plus;
+  options.interrupt = reply->interrupt();
   auto page = co_await vfs().ReadDir(dir, options);
-  if (Suspended()) co_await AwaitLease();
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) page = Errc::kInterrupted;
+  }
   if (page.ok()) {
     reply->Listing(*this, dir, *page, plus, size);
   } else {
@@ -248,7 +280,7 @@ Task<void> KernelRequests::DoReadDir(KernelReplyPtr reply, DirRequest, KernelIno
 }
 
 Task<void> KernelRequests::DoFsync(KernelReplyPtr reply, DirRequest, KernelInode inode, bool data_only) {
-  auto synced = co_await vfs().Fsync(inode, data_only);
+  auto synced = co_await vfs().Fsync(inode, data_only, reply->interrupt());
   reply->Reply(synced);
 }
 

@@ -64,6 +64,10 @@ class KernelReply {
   virtual void Created(const EntryAnswer& entry, const OpenAnswer& open) = 0;
   // plus: each entry that has attributes and goes out is first put through requests.JudgeListed().
   virtual void Listing(KernelRequests& requests, KernelInode dir, const DirPage& page, bool plus, size_t size) = 0;
+  // Raised when the process that asked is being killed (rule 7): what it waits for ends. nullptr: it never is.
+  virtual Interrupt* interrupt() { return nullptr; }
+  // A process that is ending gets no signals: from `patience` on that raises the interrupt too.
+  virtual void EndWhenExiting(Duration patience) { (void)patience; }
 
   void Reply(const holdfast::Status& status) {
     if (status.ok()) {
@@ -91,6 +95,7 @@ class KernelRequests {
     Clock* clock = nullptr;
   };
   explicit KernelRequests(Parts parts) : parts_(parts) {}
+  ~KernelRequests() { background_.Abandon(); }
 
   void SetCache(KernelCache* cache) { parts_.cache = cache; }
   // Is somebody there who empties the kernel's caches when this process dies? Without one nothing may be kept.
@@ -145,10 +150,13 @@ class KernelRequests {
   }
   // Holds a reply while the lease is over.
   bool Suspended() const;
-  Task<void> AwaitLease();
+  // False: its process is being killed meanwhile; nothing that was read may be answered.
+  Task<bool> AwaitLease(Interrupt* interrupt);
   AlignedBuffer TakeBuffer(size_t size);
   void GiveBuffer(AlignedBuffer buffer);
   size_t open_handles() const { return handles_; }
+  // For what goes on after its request was answered.
+  Scope& background() { return background_; }
 
   Vfs& vfs() { return *parts_.vfs; }
   KernelCache& cache() { return *parts_.cache; }
@@ -181,6 +189,7 @@ class KernelRequests {
   Task<void> DoSet(KernelReplyPtr reply, DirRequest request, KernelInode inode, SetAttr set);
   Task<void> DoReadDir(KernelReplyPtr reply, DirRequest request, KernelInode dir, size_t size, uint64_t cookie, bool plus);
   Task<void> DoFsync(KernelReplyPtr reply, DirRequest request, KernelInode inode, bool data_only);
+  Task<holdfast::Error> CloseAgain(KernelInode inode);
   Task<void> DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill);
   Task<void> DoCreate(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, uint32_t mode,
                       int flags, bool kill, Caller caller);
@@ -199,6 +208,7 @@ class KernelRequests {
   bool refuse_ = false;
   size_t handles_ = 0;
   std::vector<AlignedBuffer> small_buffers_, large_buffers_;
+  Scope background_;
 };
 
 }  // namespace holdfast::fs

@@ -8,6 +8,8 @@
 namespace holdfast::fs {
 namespace {
 
+constexpr Duration kFlushPatience = Milliseconds(300);  // of a process that is ending
+
 bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
 
 FileHandle MakeHandle(KernelInode inode, int flags) {
@@ -33,6 +35,12 @@ OpenAnswer KernelRequests::OpenedWith(FileHandle handle, int flags, bool keep_pa
   return answer;
 }
 
+// Opened for a process that is killed before it can be told.
+Task<holdfast::Error> KernelRequests::CloseAgain(KernelInode inode) {
+  auto released = co_await vfs().Release(inode);
+  co_return released.ok() ? holdfast::Error(Errc::kInterrupted) : released.error();
+}
+
 Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill) {
   OpenOptions options;
   options.write = Writes(flags);
@@ -40,8 +48,12 @@ Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, int f
   options.kill_privileges = kill;
   // Before the lock is taken: from then on its downgrade drops the pages (rule 5).
   if (options.write) cache().OpenedForWriting(inode);
+  options.interrupt = reply->interrupt();
   auto opened = co_await vfs().Open(inode, options);
-  if (Suspended()) co_await AwaitLease();
+  if (opened.ok() && Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) opened = co_await CloseAgain(inode);
+  }
   if (!opened.ok()) {
     if (options.write) cache().ClosedForWriting(inode);
     reply->Error(opened.error());
@@ -69,8 +81,12 @@ Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInod
   options.write = Writes(flags);
   options.truncate = (flags & O_TRUNC) != 0;
   options.kill_privileges = kill;
+  caller.interrupt = options.interrupt = reply->interrupt();
   auto entry = co_await vfs().Create(parent, name, mode, (flags & O_EXCL) != 0, caller, options);
-  if (Suspended()) co_await AwaitLease();
+  if (entry.ok() && Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) entry = co_await CloseAgain(entry->attr.node);
+  }
   if (!entry.ok()) {
     reply->Error(entry.error());
     co_return;
@@ -83,8 +99,12 @@ Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInod
 
 // O_TMPFILE: a file without a name; the kernel keeps no entry of it.
 Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller) {
+  caller.interrupt = reply->interrupt();
   auto entry = co_await vfs().TmpFile(parent, mode, caller);
-  if (Suspended()) co_await AwaitLease();
+  if (entry.ok() && Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) entry = co_await CloseAgain(entry->attr.node);
+  }
   if (!entry.ok()) {
     reply->Error(entry.error());
     co_return;
@@ -102,6 +122,7 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
   KernelInode inode = handle->inode;
   ReadOptions options;
   options.page_io = pages.has_value();
+  options.interrupt = reply->interrupt();
   Result<ReadResult> read = Errc::kIo;
   for (;;) {
     if (options.page_io) {
@@ -110,7 +131,10 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
     }
     auto result = co_await vfs().Read(inode, offset, buffer.span().subspan(0, size), options);
     read = std::move(result);
-    if (Suspended()) co_await AwaitLease();
+    if (Suspended()) {
+      bool valid = co_await AwaitLease(reply->interrupt());
+      if (!valid) read = Errc::kInterrupted;
+    }
     if (!read.ok() || !options.page_io) break;
     // Opened for writing while we read under PR, or the lock has gone meanwhile: such a page must not come into the
     // kernel's cache.
@@ -130,8 +154,12 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
                                    FileHandle* handle, uint64_t offset, std::span<const std::byte> data,
                                    WriteOptions options) {
   KernelInode inode = handle->inode;
+  options.interrupt = reply->interrupt();
   auto written = co_await vfs().Write(inode, offset, data, options);
-  if (Suspended()) co_await AwaitLease();
+  if (Suspended()) {
+    bool valid = co_await AwaitLease(reply->interrupt());
+    if (!valid) written = Errc::kInterrupted;
+  }
   if (!written.ok()) {
     reply->Error(written.error());
     co_return;
@@ -147,7 +175,10 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
 Task<void> KernelRequests::DoFlush(KernelReplyPtr reply, FileHandle* handle, uint64_t owner) {
   InodeNo number = cache().NumberOf(handle->inode);
   if (handle->locked || ranges().Holds(number)) {
-    Status dropped = co_await ranges().Flushed(number, owner);
+    // The locks go all the same when nobody waits for it any more: the lock manager may be frozen.
+    reply->EndWhenExiting(kFlushPatience);
+    Task<Status> drop = ranges().Flushed(number, owner);
+    auto dropped = co_await OrInterrupted<Status>(&background_, reply->interrupt(), std::move(drop));
     if (!dropped.ok()) {
       reply->Error(dropped.error());
       co_return;
@@ -171,7 +202,7 @@ Task<void> KernelRequests::DoRelease(KernelReplyPtr reply, FileHandle* handle) {
 
 Task<void> KernelRequests::DoFallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length,
                                        uint32_t mode) {
-  auto done = co_await vfs().Fallocate(inode, offset, length, mode);
+  auto done = co_await vfs().Fallocate(inode, offset, length, mode, reply->interrupt());
   if (done.ok()) {
     reply->Done();
   } else {
@@ -182,10 +213,10 @@ Task<void> KernelRequests::DoFallocate(KernelReplyPtr reply, KernelInode inode, 
 Task<void> KernelRequests::DoSeek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data) {
   Result<uint64_t> found = Errc::kIo;
   if (data) {
-    auto result = co_await vfs().SeekData(inode, offset);
+    auto result = co_await vfs().SeekData(inode, offset, reply->interrupt());
     found = std::move(result);
   } else {
-    auto result = co_await vfs().SeekHole(inode, offset);
+    auto result = co_await vfs().SeekHole(inode, offset, reply->interrupt());
     found = std::move(result);
   }
   if (found.ok()) {

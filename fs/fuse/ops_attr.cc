@@ -14,7 +14,10 @@ constexpr uint32_t kFattrKillSuidgid = 1u << 11;
 
 Task<void> DoStatFs(FuseServer* s, Request r) {
   auto stat = co_await s->vfs().GetStatFs();
-  if (s->Suspended()) co_await s->AwaitLease();
+  if (s->Suspended()) {
+    bool valid = co_await s->AwaitLease(r.interrupt());
+    if (!valid) stat = Errc::kInterrupted;
+  }
   if (!stat.ok()) {
     r.Error(stat.error());
     co_return;

@@ -1,4 +1,4 @@
-// Requests about range locks: GETLK, SETLK(W), flock. Rule 7: INTERRUPT comes for every signal; lock waits end with EINTR.
+// Requests about range locks: GETLK, SETLK(W), flock. Rule 7: INTERRUPT comes for every signal; waits for these end with EINTR.
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -30,33 +30,36 @@ RangeLocks::Lock ToLock(FuseServer* s, fuse_ino_t inode, const fuse_file_info* i
   return lock;
 }
 
-// Lives as long as the request: libfuse calls back for INTERRUPT until the reply.
-struct Interruptible {
-  RangeLocks* ranges;
-  uint64_t token;
-};
-void OnInterrupt(fuse_req_t, void* data) {
-  auto* wait = static_cast<Interruptible*>(data);
-  wait->ranges->Cancel(wait->token);
-}
-
+// Any signal ends a wait, when the lock manager has decided; a killed process waits for no decision.
 Task<void> DoSet(FuseServer* s, Request r, RangeLocks::Lock lock) {
-  Interruptible wait{&s->ranges(), s->ranges().NextToken()};
-  if (lock.wait) fuse_req_interrupt_func(r.raw(), &OnInterrupt, &wait);
-  // Interrupted before we could listen: libfuse has called back at once, when nothing waited yet.
-  if (lock.wait && fuse_req_interrupted(r.raw())) {
-    r.Errno(EINTR);
-    co_return;
+  RangeLocks* ranges = &s->ranges();
+  uint64_t token = ranges->NextToken();
+  if (lock.wait) {
+    r.call()->OnSignal([ranges, token] { ranges->Cancel(token); });
+    // Before we listened there was nothing to end.
+    if (r.call()->signalled()) {
+      r.Errno(EINTR);
+      co_return;
+    }
   }
-  auto set = co_await s->ranges().Set(lock, wait.token);
-  if (s->Suspended()) co_await s->AwaitLease();
-  fuse_req_interrupt_func(r.raw(), nullptr, nullptr);
+  Task<Status> work = ranges->Set(lock, token);
+  auto set = co_await OrInterrupted<Status>(&s->requests().background(), r.interrupt(), std::move(work));
+  if (r.interrupt()->raised()) ranges->Abandon(token);
+  if (s->Suspended()) {
+    bool valid = co_await s->AwaitLease(r.interrupt());
+    if (!valid) set = Errc::kInterrupted;
+  }
   r.Reply(set);
 }
 
 Task<void> DoGet(FuseServer* s, Request r, RangeLocks::Lock lock) {
-  auto conflict = co_await s->ranges().Test(lock);
-  if (s->Suspended()) co_await s->AwaitLease();
+  Task<Result<std::optional<dlm::RangeConflict>>> test = s->ranges().Test(lock);
+  auto conflict = co_await OrInterrupted<Result<std::optional<dlm::RangeConflict>>>(&s->requests().background(), r.interrupt(),
+                                                                                   std::move(test));
+  if (s->Suspended()) {
+    bool valid = co_await s->AwaitLease(r.interrupt());
+    if (!valid) conflict = Errc::kInterrupted;
+  }
   if (!conflict.ok()) {
     r.Error(conflict.error());
     co_return;

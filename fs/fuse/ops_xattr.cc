@@ -27,8 +27,11 @@ void ReplySized(FuseServer* s, Request* r, const void* data, size_t length, size
 }
 
 Task<void> DoGet(FuseServer* s, Request r, KernelInode inode, std::string name, size_t size) {
-  auto value = co_await s->vfs().GetXattr(inode, name);
-  if (s->Suspended()) co_await s->AwaitLease();
+  auto value = co_await s->vfs().GetXattr(inode, name, r.interrupt());
+  if (s->Suspended()) {
+    bool valid = co_await s->AwaitLease(r.interrupt());
+    if (!valid) value = Errc::kInterrupted;
+  }
   if (value.ok()) {
     ReplySized(s, &r, value->data(), value->size(), size);
   } else {
@@ -37,8 +40,11 @@ Task<void> DoGet(FuseServer* s, Request r, KernelInode inode, std::string name, 
 }
 
 Task<void> DoList(FuseServer* s, Request r, KernelInode inode, size_t size) {
-  auto names = co_await s->vfs().ListXattr(inode);
-  if (s->Suspended()) co_await s->AwaitLease();
+  auto names = co_await s->vfs().ListXattr(inode, r.interrupt());
+  if (s->Suspended()) {
+    bool valid = co_await s->AwaitLease(r.interrupt());
+    if (!valid) names = Errc::kInterrupted;
+  }
   if (!names.ok()) {
     r.Error(names.error());
     co_return;
@@ -49,12 +55,12 @@ Task<void> DoList(FuseServer* s, Request r, KernelInode inode, size_t size) {
 }
 
 Task<void> DoSet(FuseServer* s, Request r, DirRequest, KernelInode inode, std::string name, Bytes value, XattrMode mode) {
-  auto set = co_await s->vfs().SetXattr(inode, name, std::move(value), mode);
+  auto set = co_await s->vfs().SetXattr(inode, name, std::move(value), mode, r.interrupt());
   r.Reply(set);
 }
 
 Task<void> DoRemove(FuseServer* s, Request r, DirRequest, KernelInode inode, std::string name) {
-  auto removed = co_await s->vfs().RemoveXattr(inode, name);
+  auto removed = co_await s->vfs().RemoveXattr(inode, name, r.interrupt());
   r.Reply(removed);
 }
 

@@ -113,6 +113,8 @@ class FuseReply final : public KernelReply {
     }
   }
   void Done() override { request_.Errno(0); }
+  Interrupt* interrupt() override { return request_.interrupt(); }
+  void EndWhenExiting(Duration patience) override { request_.call()->EndWhenExiting(patience); }
   void Data(std::span<const std::byte> bytes) override { request_.Buffer(bytes.data(), bytes.size()); }
   void Written(size_t bytes) override { request_.Write(bytes); }
   void Position(uint64_t offset) override {

@@ -90,7 +90,16 @@ bool FuseServer::Begin(fuse_req_t req) {
 
 // ---- Request ----------------------------------------------------------------------------------------------------
 
-FuseServer::Request::Request(FuseServer* server, fuse_req_t req) : server_(server), req_(req) { ++server_->outstanding_; }
+namespace {
+void OnInterrupt(fuse_req_t, void* call) { static_cast<CallerWatch::Call*>(call)->Signalled(); }
+}  // namespace
+
+FuseServer::Request::Request(FuseServer* server, fuse_req_t req)
+    : server_(server), req_(req),
+      call_(std::make_unique<CallerWatch::Call>(&server->watch_, static_cast<int>(fuse_req_ctx(req)->pid))) {
+  ++server_->outstanding_;
+  fuse_req_interrupt_func(req, &OnInterrupt, call_.get());  // libfuse calls it until the answer
+}
 
 FuseServer::Request::~Request() {
   if (!server_) return;

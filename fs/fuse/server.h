@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/lease_page.h"
+#include "fs/fuse/caller_watch.h"
 #include "fs/fuse/session.h"
 #include "fs/fuse/supervisor_link.h"
 #include "fs/kernel_requests.h"
@@ -49,10 +50,13 @@ class FuseServer {
   class Request {
    public:
     Request(FuseServer* server, fuse_req_t req);
-    Request(Request&& o) noexcept : server_(std::exchange(o.server_, nullptr)), req_(std::exchange(o.req_, nullptr)) {}
+    Request(Request&& o) noexcept
+        : server_(std::exchange(o.server_, nullptr)), req_(std::exchange(o.req_, nullptr)), call_(std::move(o.call_)) {}
     Request& operator=(Request&&) = delete;
     ~Request();
     fuse_req_t raw() const { return req_; }
+    CallerWatch::Call* call() const { return call_.get(); }
+    Interrupt* interrupt() const { return call_->interrupt(); }
     void Error(const holdfast::Error& error);
     void Errno(int error);  // 0: success without data
     void Reply(const holdfast::Status& status);
@@ -66,6 +70,7 @@ class FuseServer {
     fuse_req_t Take() { return std::exchange(req_, nullptr); }
     FuseServer* server_;
     fuse_req_t req_;
+    std::unique_ptr<CallerWatch::Call> call_;
   };
 
   static FuseServer* Of(fuse_req_t req) { return static_cast<FuseServer*>(fuse_req_userdata(req)); }
@@ -73,7 +78,7 @@ class FuseServer {
   bool Begin(fuse_req_t req);
   // Holds a reply while the lease is over.
   bool Suspended() const { return requests_.Suspended(); }
-  Task<void> AwaitLease() { return requests_.AwaitLease(); }
+  Task<bool> AwaitLease(Interrupt* interrupt) { return requests_.AwaitLease(interrupt); }
 
   KernelRequests& requests() { return requests_; }
   Vfs& vfs() { return requests_.vfs(); }
@@ -84,6 +89,7 @@ class FuseServer {
  private:
   static void OnInit(void* user, fuse_conn_info* connection);
 
+  CallerWatch watch_;
   KernelRequests requests_;
   FuseSession* session_ = nullptr;
   std::function<void()> on_init_;
