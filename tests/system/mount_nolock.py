@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import clusterlab
+import posix_matrix
 from clusterlab import CaseFailed, binary, expect, run_cases
 
 folder = image = mountpoint = log = None
@@ -109,10 +110,29 @@ def foreign_programs():
         db.close()
         if shutil.which("fio"):
             sh("fio", "--name=v", f"--filename={m}/fio", "--size=16M", "--bs=4k-64k", "--rw=randwrite", "--verify=crc32c",
-               "--ioengine=psync", "--verify_fatal=1", "--fsync=32")
+               "--ioengine=psync", "--verify_fatal=1", "--verify_state_save=0", "--fsync=32")
     with mounted() as m:
         sh("diff", "-r", source, f"{m}/copy")
     fsck()
+
+
+def like_ext4():
+    """Thousands of small situations must end as they do on ext4."""
+    reference, device = f"{folder}/reference", f"{folder}/reference.img"
+    os.makedirs(reference)
+    with open(device, "wb") as f:
+        f.truncate(600 << 20)
+    sh("mkfs.ext4", "-q", "-F", device)
+    sh("mount", "-o", "loop", device, reference)
+    try:
+        with mounted() as m:
+            os.mkdir(f"{m}/matrix")
+            number, differences = posix_matrix.compare(reference, f"{m}/matrix", full=False)
+        expect(not differences, f"{len(differences)} of {number} situations differ:\n" + "\n".join(differences))
+    finally:
+        sh("umount", reference)
+    fsck()
+    return f"{number} situations"
 
 
 def killed_and_replayed():
@@ -256,6 +276,7 @@ def damage_withdraws():
 
 CASES = [
     ("git, sqlite, tar, rsync, fio on one mount", foreign_programs),
+    ("POSIX: situations compared with ext4", like_ext4),
     ("kill -9, remount, replay", killed_and_replayed),
     ("stale readers end with the mount", stale_readers_end),
     ("a killed supervisor is replaced", supervisor_is_replaced),
