@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -143,7 +144,7 @@ SeedReport RunSeeds(SeedOptions options, const std::function<std::string(uint64_
         report.failures.push_back({c.current, what + " (its messages are above)"});
         if (c.current + 1 < c.end) todo.push_back({c.current + 1, c.end});
       }
-      children.erase(children.begin() + static_cast<ptrdiff_t>(i));
+      children.erase(children.begin() + static_cast<std::ptrdiff_t>(i));
     }
   }
   std::sort(report.failures.begin(), report.failures.end(),
