@@ -22,6 +22,17 @@
 
 namespace holdfast::fs {
 
+// What of open(2)'s flags matters here.
+struct OpenMode {
+  bool write = false;
+  bool append = false;
+  bool direct = false;  // O_DIRECT
+  bool sync = false;    // O_SYNC, O_DSYNC
+  bool truncate = false;
+  bool exclusive = false;
+  bool kill_privileges = false;  // FUSE_OPEN_KILL_SUIDGID
+};
+
 // One open file; its address is the kernel's file handle.
 struct FileHandle {
   KernelInode inode = 0;
@@ -124,11 +135,10 @@ class KernelRequests {
   void Fsync(KernelReplyPtr reply, KernelInode inode, bool data_only);
 
   // ---- open files -----------------------------------------------------------------------------------------------
-  // flags of open(2).
-  void Open(KernelReplyPtr reply, KernelInode inode, int flags, bool kill_privileges);
-  void Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, int flags, bool kill_privileges,
+  void Open(KernelReplyPtr reply, KernelInode inode, OpenMode open);
+  void Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, OpenMode open,
               Caller caller);
-  void TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller);
+  void TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, OpenMode open, Caller caller);
   // owner 0: a fault of a mapping.
   void Read(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, size_t size, uint64_t owner);
   // data lives as long as the reply.
@@ -168,9 +178,9 @@ class KernelRequests {
 
   bool Refused(KernelReply& reply);
   void ReplyEntry(KernelReply& reply, KernelInode parent, const std::string& name, const Entry& entry, bool keep_attr);
-  OpenAnswer OpenedWith(FileHandle handle, int flags, bool keep_pages);
+  OpenAnswer OpenedWith(FileHandle handle, OpenMode open, bool keep_pages);
   // Remembers a new file's handle; it is direct unless EX is still held (rule 5).
-  FileHandle NewFile(const fs::Attr& attr, int flags);
+  FileHandle NewFile(const fs::Attr& attr, OpenMode open);
 
   Task<void> DoLookup(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name);
   Task<void> ReplyNew(KernelReply* reply, KernelInode parent, std::string name, Result<Entry> entry, bool keep_attr);
@@ -190,10 +200,10 @@ class KernelRequests {
   Task<void> DoReadDir(KernelReplyPtr reply, DirRequest request, KernelInode dir, size_t size, uint64_t cookie, bool plus);
   Task<void> DoFsync(KernelReplyPtr reply, DirRequest request, KernelInode inode, bool data_only);
   Task<holdfast::Error> CloseAgain(KernelInode inode);
-  Task<void> DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill);
+  Task<void> DoOpen(KernelReplyPtr reply, KernelInode inode, OpenMode open);
   Task<void> DoCreate(KernelReplyPtr reply, DirRequest request, KernelInode parent, std::string name, uint32_t mode,
-                      int flags, bool kill, Caller caller);
-  Task<void> DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller);
+                      OpenMode open, Caller caller);
+  Task<void> DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, OpenMode open, Caller caller);
   Task<void> DoRead(KernelReplyPtr reply, std::optional<PageRequest> pages, FileHandle* handle, uint64_t offset,
                     size_t size);
   Task<void> DoWrite(KernelReplyPtr reply, std::optional<PageRequest> pages, FileHandle* handle, uint64_t offset,

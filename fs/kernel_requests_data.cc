@@ -1,7 +1,5 @@
 // KernelRequests: open files and their data. Rules 2, 4 and 5 of filesystem.md meet here: which handles the kernel may
 // cache for, and what a page READ must hold.
-#include <fcntl.h>
-
 #include "base/log.h"
 #include "fs/kernel_requests.h"
 
@@ -10,26 +8,24 @@ namespace {
 
 constexpr Duration kFlushPatience = Milliseconds(300);  // of a process that is ending
 
-bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
-
-FileHandle MakeHandle(KernelInode inode, int flags) {
+FileHandle MakeHandle(KernelInode inode, OpenMode open) {
   FileHandle h;
   h.inode = inode;
-  h.write = Writes(flags);
-  h.append = (flags & O_APPEND) != 0;
-  h.direct = (flags & O_DIRECT) != 0 || (h.write && h.append);
-  h.sync = (flags & (O_SYNC | O_DSYNC)) != 0;
+  h.write = open.write;
+  h.append = open.append;
+  h.direct = open.direct || (h.write && h.append);
+  h.sync = open.sync;
   return h;
 }
 
 }  // namespace
 
-OpenAnswer KernelRequests::OpenedWith(FileHandle handle, int flags, bool keep_pages) {
+OpenAnswer KernelRequests::OpenedWith(FileHandle handle, OpenMode open, bool keep_pages) {
   ++handles_;
   OpenAnswer answer;
   answer.handle = new FileHandle(handle);
   answer.direct = handle.direct;
-  answer.parallel_writes = (flags & O_DIRECT) != 0;
+  answer.parallel_writes = open.direct;
   answer.keep_pages = keep_pages;
   if (!handle.direct) cache().GavePages(handle.inode);
   return answer;
@@ -41,11 +37,11 @@ Task<holdfast::Error> KernelRequests::CloseAgain(KernelInode inode) {
   co_return released.ok() ? holdfast::Error(Errc::kInterrupted) : released.error();
 }
 
-Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, int flags, bool kill) {
+Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, OpenMode open) {
   OpenOptions options;
-  options.write = Writes(flags);
-  options.truncate = (flags & O_TRUNC) != 0;
-  options.kill_privileges = kill;
+  options.write = open.write;
+  options.truncate = open.truncate;
+  options.kill_privileges = open.kill_privileges;
   // Before the lock is taken: from then on its downgrade drops the pages (rule 5).
   if (options.write) cache().OpenedForWriting(inode);
   options.interrupt = reply->interrupt();
@@ -59,15 +55,15 @@ Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, int f
     reply->Error(opened.error());
     co_return;
   }
-  FileHandle handle = MakeHandle(inode, flags);
+  FileHandle handle = MakeHandle(inode, open);
   bool got_ex = !handle.write || opened->mode == LockMode::kEx;
   if (!got_ex) handle.direct = true;
   // Opening for write without EX empties the cache: its pages were read under PR, a store would send no request.
-  reply->Opened(OpenedWith(handle, flags, got_ex));
+  reply->Opened(OpenedWith(handle, open, got_ex));
 }
 
-FileHandle KernelRequests::NewFile(const fs::Attr& attr, int flags) {
-  FileHandle handle = MakeHandle(attr.node, flags);
+FileHandle KernelRequests::NewFile(const fs::Attr& attr, OpenMode open) {
+  FileHandle handle = MakeHandle(attr.node, open);
   if (!handle.write) return handle;
   cache().OpenedForWriting(attr.node);
   // Somebody else may have taken the lock since: then this handle is one without EX (rule 5).
@@ -76,13 +72,13 @@ FileHandle KernelRequests::NewFile(const fs::Attr& attr, int flags) {
 }
 
 Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, uint32_t mode,
-                                    int flags, bool kill, Caller caller) {
+                                    OpenMode open, Caller caller) {
   OpenOptions options;
-  options.write = Writes(flags);
-  options.truncate = (flags & O_TRUNC) != 0;
-  options.kill_privileges = kill;
+  options.write = open.write;
+  options.truncate = open.truncate;
+  options.kill_privileges = open.kill_privileges;
   caller.interrupt = options.interrupt = reply->interrupt();
-  auto entry = co_await vfs().Create(parent, name, mode, (flags & O_EXCL) != 0, caller, options);
+  auto entry = co_await vfs().Create(parent, name, mode, open.exclusive, caller, options);
   if (entry.ok() && Suspended()) {
     bool valid = co_await AwaitLease(reply->interrupt());
     if (!valid) entry = co_await CloseAgain(entry->attr.node);
@@ -92,13 +88,13 @@ Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInod
     co_return;
   }
   bool existed = cache().Knows(entry->attr.node);
-  FileHandle handle = NewFile(entry->attr, flags);
+  FileHandle handle = NewFile(entry->attr, open);
   EntryAnswer answer = Judge(parent, name, *entry, !existed);  // rule 3: CREATE of an existing file
-  reply->Created(answer, OpenedWith(handle, flags, !existed || !handle.write));
+  reply->Created(answer, OpenedWith(handle, open, !existed || !handle.write));
 }
 
 // O_TMPFILE: a file without a name; the kernel keeps no entry of it.
-Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller) {
+Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, OpenMode open, Caller caller) {
   caller.interrupt = reply->interrupt();
   auto entry = co_await vfs().TmpFile(parent, mode, caller);
   if (entry.ok() && Suspended()) {
@@ -109,10 +105,10 @@ Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, u
     reply->Error(entry.error());
     co_return;
   }
-  FileHandle handle = NewFile(entry->attr, flags);
+  FileHandle handle = NewFile(entry->attr, open);
   entry->parent_acquisition = 0;
   EntryAnswer answer = Judge(parent, "", *entry, true);
-  reply->Created(answer, OpenedWith(handle, flags, true));
+  reply->Created(answer, OpenedWith(handle, open, true));
 }
 
 // pages: it is the page cache that reads.
@@ -226,19 +222,18 @@ Task<void> KernelRequests::DoSeek(KernelReplyPtr reply, KernelInode inode, uint6
   }
 }
 
-void KernelRequests::Open(KernelReplyPtr reply, KernelInode inode, int flags, bool kill_privileges) {
-  if (!Refused(*reply)) Detach(DoOpen(std::move(reply), inode, flags, kill_privileges));
+void KernelRequests::Open(KernelReplyPtr reply, KernelInode inode, OpenMode open) {
+  if (!Refused(*reply)) Detach(DoOpen(std::move(reply), inode, open));
 }
 
-void KernelRequests::Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, int flags,
-                            bool kill_privileges, Caller caller) {
+void KernelRequests::Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, OpenMode open,
+                            Caller caller) {
   if (Refused(*reply)) return;
-  Detach(DoCreate(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, flags, kill_privileges,
-                  caller));
+  Detach(DoCreate(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, open, caller));
 }
 
-void KernelRequests::TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, int flags, Caller caller) {
-  if (!Refused(*reply)) Detach(DoTmpFile(std::move(reply), parent, mode, flags, caller));
+void KernelRequests::TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, OpenMode open, Caller caller) {
+  if (!Refused(*reply)) Detach(DoTmpFile(std::move(reply), parent, mode, open, caller));
 }
 
 void KernelRequests::Read(KernelReplyPtr reply, FileHandle* handle, uint64_t offset, size_t size, uint64_t owner) {

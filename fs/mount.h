@@ -75,6 +75,8 @@ class Mount {
   RangeLocks& ranges() { return *ranges_; }
   LeaseGate& gate() { return gate_; }
   const Superblock& superblock() const { return super_; }
+  const LeasePage* lease() const { return options_.lease; }
+  const OwnerStamp& owner() const { return options_.owner; }
   bool withdrawn() const { return withdrawn_; }
   const Error& reason() const { return reason_; }
   dlm::LinkStatus Describe() const;
@@ -86,7 +88,7 @@ class Mount {
   // Others read what we wrote, file by file: bring all of it in place at once.
   Task<void> Relieve();
   // What a replayed journal leaves is ours now: its claims go back, its orphans are freed when nobody has them open.
-  Task<Status> Adopt(MountNo journal);
+  Task<Status> Adopt(MountNo journal, Interrupt* interrupt);
 
   MountOptions options_;
   LeaseGate gate_;

@@ -14,20 +14,32 @@ constexpr uint32_t kWriteKillSuidgid = 1u << 2;
 
 FileHandle* HandleOf(const fuse_file_info* info) { return reinterpret_cast<FileHandle*>(info->fh); }
 
+OpenMode ModeOf(int flags, uint32_t open_flags) {
+  OpenMode open;
+  open.write = (flags & O_ACCMODE) != O_RDONLY;
+  open.append = (flags & O_APPEND) != 0;
+  open.direct = (flags & O_DIRECT) != 0;
+  open.sync = (flags & (O_SYNC | O_DSYNC)) != 0;
+  open.truncate = (flags & O_TRUNC) != 0;
+  open.exclusive = (flags & O_EXCL) != 0;
+  open.kill_privileges = (open_flags & kOpenKillSuidgid) != 0;
+  return open;
+}
+
 void Open(fuse_req_t req, fuse_ino_t inode, fuse_file_info* info) {
   FuseServer* s = FuseServer::Of(req);
-  bool kill = (s->session()->Body<fuse_open_in>()->open_flags & kOpenKillSuidgid) != 0;
-  s->requests().Open(ReplyTo(s, req), inode, info->flags, kill);
+  OpenMode open = ModeOf(info->flags, s->session()->Body<fuse_open_in>()->open_flags);
+  s->requests().Open(ReplyTo(s, req), inode, open);
 }
 
 void Create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
   FuseServer* s = FuseServer::Of(req);
   if (s->session()->IsTmpFile()) {
-    s->requests().TmpFile(ReplyTo(s, req), parent, mode, info->flags, CallerOf(req));
+    s->requests().TmpFile(ReplyTo(s, req), parent, mode, ModeOf(info->flags, 0), CallerOf(req));
     return;
   }
-  bool kill = (s->session()->Body<fuse_create_in>()->open_flags & kOpenKillSuidgid) != 0;
-  s->requests().Create(ReplyTo(s, req), parent, name, mode, info->flags, kill, CallerOf(req));
+  OpenMode open = ModeOf(info->flags, s->session()->Body<fuse_create_in>()->open_flags);
+  s->requests().Create(ReplyTo(s, req), parent, name, mode, open, CallerOf(req));
 }
 
 void Read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
