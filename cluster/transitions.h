@@ -5,7 +5,8 @@
 //   - it does not fit:      kConflict; kFenced where the actor has been evicted (it may only ask to join)
 // The register calls them with whatever value its ballot read, perhaps more than once: no side effects.
 // INVARIANTS: a generation changes only when that lockspace's members change; an evicted life never becomes a member
-// again; a mount number that is owed is not given out; nothing is replayed or opened here without its token.
+// again; a mount number that is owed is not given out while another is free or a member lives; nothing is replayed
+// or opened here without its token.
 #pragma once
 
 #include <cstdint>

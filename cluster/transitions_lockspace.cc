@@ -37,6 +37,17 @@ static Result<uint32_t> FreeMount(const Lockspace& space, uint32_t mounts_max) {
   return Error(Errc::kNoSpace, "all " + std::to_string(mounts_max) + " journals are in use or owed");
 }
 
+// Nobody lives who could replay, and every journal is used or owed (all mounts died at once): the first who comes back
+// takes over an owed one whose dead owners are all fenced, and replays it with the rest before it goes on.
+static Result<uint32_t> OwedMount(const Lockspace& space, uint32_t mounts_max) {
+  for (uint32_t number = 0; number < std::min(mounts_max, kMountsMax); ++number) {
+    bool fenced = std::all_of(space.victims().begin(), space.victims().end(),
+                              [number](const auto& v) { return v.mount() != number || v.fenced(); });
+    if (fenced) return number;
+  }
+  return Error(Errc::kNoSpace, "all " + std::to_string(mounts_max) + " journals are owed by mounts that are not fenced yet");
+}
+
 static Result<Lockspace*> FindOrAdd(ClusterState& state, const LockspaceJoinArgs& args) {
   Lockspace* space = transitions_internal::FindLockspace(state, args.name);
   if (space == nullptr) {
@@ -79,6 +90,7 @@ Result<ClusterState> LockspaceJoin(const ClusterState& state, const LockspaceJoi
     if (FindMember(space, id) != nullptr) return {};
     if (FindVictim(space, id) != nullptr) return Error(Errc::kFenced, "this mount has been evicted");
     auto number = FreeMount(space, args.mounts_max);
+    if (!number.ok() && space.members().empty()) number = OwedMount(space, args.mounts_max);
     if (!number.ok()) return number.error();
     auto* list = space.mutable_members();
     auto* member = list->Add();

@@ -129,7 +129,7 @@ class Allocator {
   Task<Status> Open();
   // What a replayed journal's owner had claimed goes back to the bitmaps. Of a dead mount whose journal lock we hold, or
   // of our own journal before Open(). Nothing to do is fine. REQUIRES: no group lock held, no transaction open.
-  Task<Status> ReturnClaims(MountNo journal);
+  Task<Status> ReturnClaims(MountNo journal, Interrupt* interrupt = nullptr);
   // Clean unmount, before Journal::Close: gives the whole pool back to the bitmaps. REQUIRES: no reservation alive.
   Task<Status> Close();
 
@@ -192,7 +192,7 @@ class Allocator {
   Task<Status> LoadBitmap(GroupLocks::Group* into, uint64_t group, uint32_t index);
   Task<Status> InitialiseBitmaps(uint64_t group, GroupLocks::Group* into);
   Task<Status> ReleaseMetaFree(bool* any);
-  Task<Status> ReturnClaimsOf(BlockRef block);
+  Task<Status> ReturnClaimsOf(BlockRef block, Interrupt* interrupt);
   Task<Status> ReturnPool(uint64_t keep_data, uint64_t keep_meta);
   void Learn(uint64_t group, const BlockRef& header);
   bool Blocked(uint64_t start, uint64_t count) const;

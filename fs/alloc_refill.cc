@@ -311,19 +311,19 @@ Task<Status> Allocator::ReturnPool(uint64_t keep_data, uint64_t keep_meta) {
   co_return Status();
 }
 
-Task<Status> Allocator::ReturnClaims(MountNo journal) {
+Task<Status> Allocator::ReturnClaims(MountNo journal, Interrupt* interrupt) {
   if (journal.v >= geometry_.journal_count) co_return Error(Errc::kInvalid, "no journal " + std::to_string(journal.v));
   uint64_t first = geometry_.JournalStart(journal).v + kJournalClaimsIndex;
   for (uint32_t i = 0; i < kClaimsBlocks; ++i) {
     auto block = co_await cache_.Read(BlockNo(first + i), BlockType::kClaims, JournalResource(journal));
     if (!block.ok()) co_return block.error();
-    HF_CO_TRY(co_await ReturnClaimsOf(*block));
+    HF_CO_TRY(co_await ReturnClaimsOf(*block, interrupt));
   }
   co_return Status();
 }
 
 // A few groups per transaction; the claims block shrinks in the same one.
-Task<Status> Allocator::ReturnClaimsOf(BlockRef block) {
+Task<Status> Allocator::ReturnClaimsOf(BlockRef block, Interrupt* interrupt) {
   for (;;) {
     auto claims = DecodeClaims(block.as<DiskClaims>());
     if (!claims.ok()) co_return claims.error();
@@ -338,7 +338,7 @@ Task<Status> Allocator::ReturnClaimsOf(BlockRef block) {
       if (groups.size() > kFreeGroupsMax / 2) break;
       extents.push_back({BlockNo(e.start), e.count});
     }
-    auto locks = co_await LockGroupsFor(std::move(extents));
+    auto locks = co_await LockGroupsFor(std::move(extents), interrupt);
     if (!locks.ok()) co_return locks.error();
     auto tx = co_await journal_.Begin(locks->credits() + 1);
     if (!tx.ok()) co_return tx.error();

@@ -93,7 +93,7 @@ Task<Status> Mount::Start() {
   Status started = co_await vfs_->Start();
   if (!started.ok()) co_return started;
   messages_->Start();
-  if (recovery_) recovery_->SetAdopt([this](MountNo journal) { return Adopt(journal); });
+  if (recovery_) recovery_->SetAdopt([this](MountNo journal, Interrupt* interrupt) { return Adopt(journal, interrupt); });
   locks_->SetRelieve([this] {
     if (!relieving_) Detach(Relieve());
   });
@@ -169,12 +169,11 @@ Task<Status> Mount::CheckpointForOthers() {
   co_return done;
 }
 
-Task<Status> Mount::Adopt(MountNo journal) {
-  auto guard = co_await locks_->Lock(JournalResource(journal), LockMode::kEx);
+Task<Status> Mount::Adopt(MountNo journal, Interrupt* interrupt) {
+  auto guard = co_await locks_->Lock(JournalResource(journal), LockMode::kEx, Interruptible(interrupt));
   if (!guard.ok()) co_return guard.error();
-  Status returned = co_await allocator_->ReturnClaims(journal);
-  if (!returned.ok()) co_return returned;
-  Status adopted = co_await vfs_->AdoptOrphans(journal);
+  Status adopted = co_await allocator_->ReturnClaims(journal, interrupt);
+  if (adopted.ok()) adopted = co_await vfs_->AdoptOrphans(journal, interrupt);
   guard->Release();
   co_await locks_->Demote(JournalResource(journal), LockMode::kNone);
   HF_LOG(LogLevel::kInfo, "recovery", "adopted", {{"journal", journal}, {"ok", adopted.ok()}});

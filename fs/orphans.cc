@@ -55,13 +55,13 @@ void Orphans::MayReap(InodeNo number) {
 }
 
 // Follows the list from `head`; each inode is read under its lock, one at a time.
-Task<Result<std::vector<InodeNo>>> Orphans::Walk(InodeNo head, InodeNo* tail) {
+Task<Result<std::vector<InodeNo>>> Orphans::Walk(InodeNo head, InodeNo* tail, Interrupt* interrupt) {
   std::vector<InodeNo> found;
   std::unordered_map<uint64_t, bool> seen;
   for (InodeNo at = head; at.v != 0;) {
     if (seen.contains(at.v) || where_.contains(at.v)) co_return Error(Errc::kCorrupt, "the orphan list has a loop");
     seen[at.v] = true;
-    auto locked = co_await core_->LockOrphan(at, LockOptions{});
+    auto locked = co_await core_->LockOrphan(at, Interruptible(interrupt));
     if (!locked.ok()) co_return locked.error();
     if (((*locked)->core.state & kInodeOrphan) == 0)
       co_return Error(Errc::kCorrupt, "the orphan list names an inode that is no orphan");
@@ -75,7 +75,7 @@ Task<Result<std::vector<InodeNo>>> Orphans::Walk(InodeNo head, InodeNo* tail) {
 Task<Status> Orphans::Load() {
   InodeNo head(core_->parts.journal->owner_block().as<DiskJournalOwner>().orphan_head);
   InodeNo tail;
-  auto found = co_await Walk(head, &tail);
+  auto found = co_await Walk(head, &tail, nullptr);
   if (!found.ok()) co_return found.error();
   for (InodeNo number : *found) where_[number.v] = list_.insert(list_.end(), number);
   pending_ = !list_.empty();
@@ -83,16 +83,16 @@ Task<Status> Orphans::Load() {
   co_return Status();
 }
 
-Task<Status> Orphans::Adopt(MountNo journal) {
+Task<Status> Orphans::Adopt(MountNo journal, Interrupt* interrupt) {
   VfsCore& core = *core_;
   BlockNo at(core.parts.super->geometry.JournalStart(journal).v + kJournalOwnerIndex);
   auto owner = co_await core.parts.cache->Read(at, BlockType::kJournalOwner, JournalResource(journal));
   if (!owner.ok()) co_return owner.error();
   InodeNo head(owner->as<DiskJournalOwner>().orphan_head), tail;
   if (head.v == 0) co_return Status();
-  auto found = co_await Walk(head, &tail);
+  auto found = co_await Walk(head, &tail, interrupt);
   if (!found.ok()) co_return found.error();
-  auto last = co_await core.LockOrphan(tail, LockOptions{});
+  auto last = co_await core.LockOrphan(tail, Interruptible(interrupt));
   if (!last.ok()) co_return last.error();
   auto tx = co_await core.parts.journal->Begin(3);
   if (!tx.ok()) co_return tx.error();

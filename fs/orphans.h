@@ -28,7 +28,7 @@ class Orphans {
   // Reads the list from our journal's owner block.
   Task<Status> Load();
   // Takes over the list of a dead mount's journal. REQUIRES: its journal lock is held, it has been replayed.
-  Task<Status> Adopt(MountNo journal);
+  Task<Status> Adopt(MountNo journal, Interrupt* interrupt);
 
   // In the transaction that takes the last link; the caller logs the inode. One changed block beside the inode.
   void Push(Transaction& tx, Inode& inode);
@@ -50,7 +50,7 @@ class Orphans {
   Task<Status> FreeOne(Victim* victim);
   Task<Status> FreeTree(Victim* victim);
   Task<Status> TakeOff(Victim* victim, bool free_block);
-  Task<Result<std::vector<InodeNo>>> Walk(InodeNo head, InodeNo* tail);
+  Task<Result<std::vector<InodeNo>>> Walk(InodeNo head, InodeNo* tail, Interrupt* interrupt);
   InodeNo Before(InodeNo number) const;
   void Forget(InodeNo number);
 

@@ -1,5 +1,7 @@
 #include "fs/recovery_driver.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "fs/replay.h"
 #include "fs/resource.h"
@@ -28,7 +30,9 @@ void RecoveryDriver::OnView(const dlm::View& view) {
   view_ = view;
   others_.clear();
   again_ = true;
+  if (adopting_ && (AnyOwed() || !MayAdopt(adopting_journal_))) InterruptAdoption();
   changed_.WakeAll();
+  StartAdopting();
   if (!running_) {
     running_ = true;
     scope_.Spawn(Run());
@@ -52,32 +56,50 @@ bool RecoveryDriver::Owed(const MemberId& id) const {
 Task<Status> RecoveryDriver::NothingOwed() {
   for (;;) {
     if (stopped_) co_return Error(Errc::kFenced, "withdrawn while journals were owed");
-    bool owed = false;
-    for (const dlm::Victim& victim : view_.victims) owed = owed || !victim.replayed;
-    if (!owed) co_return Status();
+    if (!AnyOwed()) co_return Status();
     co_await changed_.Wait();
   }
 }
 
-void RecoveryDriver::SetAdopt(std::function<Task<Status>(MountNo)> adopt) {
+bool RecoveryDriver::AnyOwed() const {
+  return std::any_of(view_.victims.begin(), view_.victims.end(), [](const dlm::Victim& v) { return !v.replayed; });
+}
+
+// A living owner of that journal finds what is left there itself, and holds its lock for its whole life.
+bool RecoveryDriver::MayAdopt(MountNo journal) const {
+  return std::none_of(view_.members.begin(), view_.members.end(), [journal](const dlm::Member& m) { return m.mount == journal; });
+}
+
+void RecoveryDriver::InterruptAdoption() {
+  if (interrupt_) interrupt_->Raise();
+}
+
+void RecoveryDriver::SetAdopt(AdoptFn adopt) {
   adopt_ = std::move(adopt);
   StartAdopting();
 }
 
 void RecoveryDriver::StartAdopting() {
-  if (adopting_ || !adopt_ || stopped_ || to_adopt_.empty()) return;
+  if (adopting_ || !adopt_ || stopped_ || to_adopt_.empty() || AnyOwed()) return;
   adopting_ = true;
   scope_.Spawn(AdoptAll());
 }
 
-// Orphans and claims go by ordinary locks, which the freeze rule may hold until another victim's journal is replayed: so
-// this runs beside the burying and never before it.
+// Orphans and claims go by ordinary locks, which the freeze rule may hold until another victim's journal is replayed; and
+// the journal that is adopted may be owed again meanwhile, by its next owner, whose replay needs its lock. So this runs
+// beside the burying, only while nothing is owed, and lets everything go when something is.
 Task<void> RecoveryDriver::AdoptAll() {
-  while (!stopped_ && adopt_ && !to_adopt_.empty()) {
+  while (!stopped_ && adopt_ && !to_adopt_.empty() && !AnyOwed()) {
     MountNo journal = *to_adopt_.begin();
     to_adopt_.erase(to_adopt_.begin());
-    Status adopted = co_await adopt_(journal);
-    if (!adopted.ok()) {
+    if (!MayAdopt(journal)) continue;
+    adopting_journal_ = journal;
+    interrupt_ = std::make_unique<Interrupt>();
+    AdoptFn adopt = adopt_;
+    Status adopted = co_await adopt(journal, interrupt_.get());
+    if (adopted.code() == Errc::kInterrupted) {
+      if (adopt_ && MayAdopt(journal)) to_adopt_.insert(journal);
+    } else if (!adopted.ok()) {
       // Nothing is lost: the next owner of that journal finds both.
       HF_LOG(LogLevel::kWarn, "recovery", "not_adopted", {{"journal", journal}, {"error", adopted.error().ToString()}});
     }
@@ -89,6 +111,7 @@ Task<void> RecoveryDriver::AdoptAll() {
 Task<void> RecoveryDriver::StopAdopting() {
   adopt_ = nullptr;
   to_adopt_.clear();
+  InterruptAdoption();
   while (adopting_) co_await changed_.Wait();
 }
 

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 
@@ -18,6 +19,7 @@
 #include "dlm/cluster_link.h"
 #include "dlm/lockspace.h"
 #include "fs/geometry.h"
+#include "fs/interrupt.h"
 #include "fs/journal_header.h"
 
 namespace holdfast::fs {
@@ -40,7 +42,9 @@ class RecoveryDriver {
   // Completes when nothing is owed in the newest view, or that journal no longer is.
   Task<Status> NothingOwed();
   // This mount is up: adoption is possible; journals replayed before are adopted now.
-  void SetAdopt(std::function<Task<Status>(MountNo)> adopt);
+  // kInterrupted: it has let the journal's lock go and is called again when nothing is owed.
+  using AdoptFn = std::function<Task<Status>(MountNo, Interrupt*)>;
+  void SetAdopt(AdoptFn adopt);
   // Before this mount's own journal closes: no adoption is under way or begun any more. Burying goes on: a leave waits for
   // what is owed, and we may be the only one left to replay it.
   Task<void> StopAdopting();
@@ -55,11 +59,14 @@ class RecoveryDriver {
   Task<Status> ReplayLocked(dlm::Victim victim, dlm::ReplayClaim claim);
   void StartAdopting();
   Task<void> AdoptAll();
+  bool AnyOwed() const;
+  bool MayAdopt(MountNo journal) const;
+  void InterruptAdoption();
   void Step(std::string what);
   bool Owed(const MemberId& victim) const;
 
   Parts parts_;
-  std::function<Task<Status>(MountNo)> adopt_;
+  AdoptFn adopt_;
   std::set<MountNo> to_adopt_;
   std::set<MemberId> others_;  // claimed by another living member, in this view
   dlm::View view_;
@@ -67,6 +74,8 @@ class RecoveryDriver {
   Instant step_since_;
   bool running_ = false;
   bool adopting_ = false;
+  MountNo adopting_journal_;
+  std::unique_ptr<Interrupt> interrupt_;  // of the adoption under way
   bool again_ = false;
   bool stopped_ = false;
   WaitList changed_;

@@ -36,7 +36,7 @@ class Vfs {
   // Checks the root directory, adopts the orphans of our own journal, starts the flusher and the reaper.
   Task<Status> Start();
   // Takes over the orphan list of a dead mount. REQUIRES: its journal has been replayed, its lock is held EX.
-  Task<Status> AdoptOrphans(MountNo journal);
+  Task<Status> AdoptOrphans(MountNo journal, Interrupt* interrupt = nullptr);
   // Everything written is durable and in place; no operation may run any more. Background work has ended.
   Task<Status> Stop();
   // Withdraw: background work ends without touching the disk; dirty data is dropped.

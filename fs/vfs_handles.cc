@@ -87,6 +87,6 @@ void Vfs::Forget(KernelInode) {}
 
 void Vfs::ReapAgain(InodeNo inode) { core_->orphans->MayReap(inode); }
 
-Task<Status> Vfs::AdoptOrphans(MountNo journal) { return core_->orphans->Adopt(journal); }
+Task<Status> Vfs::AdoptOrphans(MountNo journal, Interrupt* interrupt) { return core_->orphans->Adopt(journal, interrupt); }
 
 }  // namespace holdfast::fs

@@ -9,8 +9,8 @@
 #include "base/log.h"
 #include "cluster/client.h"
 #include "dlm/standalone.h"
-#include "io/file_device.h"
 #include "io/open_device.h"
+#include "io/volume_users.h"
 
 namespace holdfast::fs::fuse {
 namespace {
@@ -112,15 +112,9 @@ Task<Status> Program::Alone(const Superblock& super) {
                                         "'; lockproto=nolock needs force-nolock, and no node may have it mounted");
   }
   if (auto* file = dynamic_cast<io::FileDevice*>(device_.get())) {
-    for (uint64_t i = 0; i < 512; ++i) {
-      auto held = file->TestByte(i);
-      if (held.ok() && *held) {
-        co_return Error(Errc::kBusy, device_->info().name + " is in use by " +
-                                         (i < 256 ? "holdfastd of node " + std::to_string(i + 1)
-                                                  : "mount number " + std::to_string(i - 256)));
-      }
-    }
-    Status locked = file->LockByte(256);
+    auto user = co_await io::VolumeUserAfterEnding(file, io::kEndingPatience);
+    if (user.ok() && !user->who.empty()) co_return Error(Errc::kBusy, device_->info().name + " is in use by " + user->who);
+    Status locked = co_await io::TakeMountByte(file, 0, io::kEndingPatience);
     if (!locked.ok()) co_return Error(locked.code(), device_->info().name + " is already mounted");
   }
   owner_ = OwnerStamp{NodeId(0), Incarnation(0), random_.Next(), MountNo(0)};
@@ -200,6 +194,8 @@ void Program::OnKernelEnd() {
 
 Task<void> Program::CleanEnd() {
   HF_LOG(LogLevel::kInfo, "mount", "unmounting", {{"requests", server_->outstanding()}});
+  // Whoever wants the volume next waits for our end instead of refusing.
+  if (auto* file = dynamic_cast<io::FileDevice*>(device_.get())) (void)file->LockByte(io::kEndingBytes + owner_.mount.v).ok();
   while (server_->outstanding() > 0) co_await server_->idle().Wait();
   server_->Disconnect();
   Status stopped = co_await mount_->Stop();
@@ -283,7 +279,7 @@ void Program::OnEvicted(std::string why) {
 }
 
 void Program::OnDaemonLost(std::string why) {
-  if (ending_) return;
+  if (withdrawing_) return;  // a clean end that is under way fails: no view will come any more, and the lease has ended
   if (space_) space_->Withdraw(why);
   Error error(Errc::kFenced, "holdfastd is gone: " + why);
   if (mount_) {

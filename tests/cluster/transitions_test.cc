@@ -133,6 +133,21 @@ TEST_CASE("transitions: eviction makes victims of mounts, a new generation, and 
   CHECK(LockspaceJoin(state, MountArgs(L(1, 1), 105)).code() == Errc::kNoSpace);
 }
 
+TEST_CASE("transitions: when all mounts are dead and all journals owed, the first to come takes over a fenced one", "[cluster][unit]") {
+  auto state = Running();
+  for (uint64_t nonce = 101; nonce <= 104; ++nonce) state = Mount(state, L(nonce == 101 ? 1 : 2, 1), nonce);
+  REQUIRE(LockspaceJoin(state, MountArgs(L(1, 1), 105)).code() == Errc::kNoSpace);
+  auto dead = MountDied(state, LockspaceArgs{New(), "fs", M(1, 1, 101)}, "killed");
+  REQUIRE(dead.ok());
+  state = EvictOne(*dead, L(1, 1), L(2, 1));
+  CHECK(LockspaceJoin(state, MountArgs(L(1, 1), 105)).code() == Errc::kNoSpace);  // nobody is fenced yet
+  state = FenceIt(state, L(1, 1), L(2, 1), STORAGE);
+  state = Mount(state, L(1, 1), 105);
+  CHECK(FindLockspaceMember(state, "fs", M(1, 1, 105))->mount() == 1);  // number 0 may still be written by the dead mount
+  CHECK(ViewOf(state, "fs").victims.size() == 4);                       // all of them are still owed
+  CHECK(LockspaceJoin(state, MountArgs(L(1, 1), 106)).code() == Errc::kNoSpace);  // a member lives and will replay
+}
+
 TEST_CASE("transitions: a lockspace without the victim keeps its generation", "[cluster][unit]") {
   auto state = Mount(Running(), L(1, 1), 101);
   auto generation = ViewOf(state, "fs").generation;

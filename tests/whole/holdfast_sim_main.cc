@@ -1,5 +1,6 @@
 // holdfast-sim: whole clusters under a seed. tests/whole/README.md.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +22,41 @@ void Print(const RunOptions& options, const RunResult& r) {
               static_cast<unsigned long long>(r.evictions), static_cast<unsigned long long>(r.replays), static_cast<unsigned long long>(r.grants));
 }
 
+// Batches until the count or the time is over. Seeds that fail are named with the command that replays them.
+int Many(const RunOptions& options, uint64_t count, double minutes) {
+  using Clock = std::chrono::steady_clock;
+  auto begin = Clock::now();
+  auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  SetLogLevel(LogLevel::kOff);
+  auto one = [&](uint64_t seed) {
+    RunOptions o = options;
+    o.seed = seed;
+    std::string wrong = Run(o).wrong;
+    std::replace(wrong.begin(), wrong.end(), '\n', ' ');
+    return wrong;
+  };
+  uint64_t done = 0, failed = 0;
+  constexpr uint64_t kRound = 100;
+  while (failed < 20 && (count > 0 ? done < count : seconds() < minutes * 60)) {
+    sim::SeedOptions how;
+    how.first = options.seed + done;
+    how.count = count > 0 ? std::min(count - done, kRound) : kRound;
+    how.batch = 10;
+    how.seconds_max = 120;
+    auto report = sim::RunSeeds(how, one);
+    for (const auto& f : report.failures) {
+      ++failed;
+      std::printf("seed %llu: %s\n  replay: holdfast-sim --scenario %s --seed %llu --trace\n", static_cast<unsigned long long>(f.seed),
+                  f.what.c_str(), options.scenario.c_str(), static_cast<unsigned long long>(f.seed));
+    }
+    done += how.count;
+  }
+  std::printf("%llu seeds of scenario %s, %llu failed, %.1f s, %.1f seeds/s\n", static_cast<unsigned long long>(done), options.scenario.c_str(),
+              static_cast<unsigned long long>(failed), seconds(), static_cast<double>(done) / seconds());
+  std::fflush(nullptr);
+  return failed == 0 ? 0 : 1;
+}
+
 int Main(int argc, char** argv) {
   RunOptions options;
   CLI::App app{"Whole Holdfast clusters in one process, from one seed."};
@@ -32,6 +68,10 @@ int Main(int argc, char** argv) {
   std::vector<size_t> drop;
   app.add_option("--drop", drop, "numbers of faults of the plan to leave out");
   app.add_flag("--trace", options.trace, "the whole story");
+  uint64_t count = 0;
+  double minutes = 0;
+  app.add_option("--count", count, "so many seeds, from --seed on, in forked batches");
+  app.add_option("--minutes", minutes, "seeds, from --seed on, for so long");
   app.add_flag("--plain", options.plain, "plain clients");
   try {
     app.parse(argc, argv);
@@ -40,6 +80,7 @@ int Main(int argc, char** argv) {
   }
   options.without = {without.begin(), without.end()};
   options.drop = {drop.begin(), drop.end()};
+  if (count > 0 || minutes > 0) return Many(options, count, minutes);
   SetLogLevel(options.trace ? LogLevel::kDebug : LogLevel::kOff);
   RunResult result = Run(options);
   Print(options, result);

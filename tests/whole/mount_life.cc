@@ -190,7 +190,7 @@ void MountLife::OnEvicted(std::string why) {
 }
 
 void MountLife::OnDaemonLost(std::string why) {
-  if (state == State::kUnmounting || state == State::kWithdrawing) return;
+  if (state == State::kWithdrawing) return;
   if (space_) space_->Withdraw(why);
   Error error(Errc::kFenced, "holdfastd is gone: " + why);
   if (mount) mount->Fatal(error);
