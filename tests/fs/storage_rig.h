@@ -52,10 +52,13 @@ inline Task<Superblock> MakeToyVolume(BlockDevice* device, Random* random, uint3
   co_return *super;
 }
 
-// The storage of one mount. Start replays the journal when it is dirty.
+// The storage of one mount. Start replays every journal that is dirty, unless others are mounted (not `alone`).
 struct StorageRig {
   BlockDevice* device;
-  GrantAll port;
+  GrantAll grant_all;
+  LockPort* port;
+  MountNo mount;
+  bool alone = true;
   std::unique_ptr<LockTable> locks;
   std::unique_ptr<MetaCache> cache;
   std::unique_ptr<Journal> journal;
@@ -66,26 +69,15 @@ struct StorageRig {
   JournalKnobs journal_knobs;
   AllocatorKnobs alloc_knobs;
 
-  explicit StorageRig(BlockDevice* d) : device(d) {}
+  explicit StorageRig(BlockDevice* d, LockPort* lock_port = nullptr, MountNo number = MountNo(0))
+      : device(d), port(lock_port ? lock_port : &grant_all), mount(number) {}
 
   Task<Status> Start(bool replay) {
     auto read = co_await ReadSuperblock(*device);
     if (!read.ok()) co_return read.error();
     super = *read;
-    auto header = co_await ReadJournalHeader(*device, super.geometry, MountNo(0));
-    if (!header.ok()) co_return header.error();
-    if (header->state == JournalState::kDirty) {
-      replayed = true;
-      if (replay) {
-        auto report = co_await ReplayJournal(*device, super.geometry, MountNo(0), nullptr);
-        if (!report.ok()) co_return report.error();
-      } else {
-        // The control: as if the journal had been clean.
-        header->state = JournalState::kClean;
-        HF_CO_TRY(co_await WriteJournalHeader(*device, super.geometry, &*header));
-      }
-    }
-    locks = std::make_unique<LockTable>(port, Executor::Current().clock(), LockTableKnobs{});
+    for (uint32_t i = 0; alone && i < super.geometry.journal_count; ++i) HF_CO_TRY(co_await Recover(MountNo(i), replay));
+    locks = std::make_unique<LockTable>(*port, Executor::Current().clock(), LockTableKnobs{});
     cache = std::make_unique<MetaCache>(*device, super.geometry);
     journal = std::make_unique<Journal>(*device, super.geometry, *cache, journal_knobs);
     alloc = std::make_unique<Allocator>(*locks, *journal, *cache, super.geometry, alloc_knobs);
@@ -93,12 +85,25 @@ struct StorageRig {
     locks->SetHooks(LockType::kGroup, alloc->hooks());
     locks->SetHooks(LockType::kJournal, alloc->hooks());
     locks->SetHooks(LockType::kInode, hooks.get());
-    OwnerStamp owner{NodeId(1), Incarnation(1), 77, MountNo(0)};
-    HF_CO_TRY(co_await journal->Open(MountNo(0), owner));
-    HF_CO_TRY(co_await alloc->ReturnClaims(MountNo(0)));
+    OwnerStamp owner{NodeId(1 + mount.v), Incarnation(1), 77, mount};
+    HF_CO_TRY(co_await journal->Open(mount, owner));
+    HF_CO_TRY(co_await alloc->ReturnClaims(mount));
     HF_CO_TRY(co_await alloc->Open());
     HF_CO_TRY(co_await alloc->LoadTotals());
     co_return Status();
+  }
+  Task<Status> Recover(MountNo number, bool replay) {
+    auto header = co_await ReadJournalHeader(*device, super.geometry, number);
+    if (!header.ok()) co_return header.error();
+    if (header->state != JournalState::kDirty) co_return Status();
+    replayed = true;
+    if (replay) {
+      auto report = co_await ReplayJournal(*device, super.geometry, number, nullptr);
+      co_return report.ok() ? Status() : Status(report.error());
+    }
+    header->state = JournalState::kClean;  // the control: as if the journal had been clean
+    auto written = co_await WriteJournalHeader(*device, super.geometry, &*header);
+    co_return written;
   }
   Task<Status> Stop() {
     HF_CO_TRY(co_await alloc->Close());

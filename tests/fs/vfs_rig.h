@@ -18,7 +18,7 @@ struct VfsRig {
   VfsKnobs knobs;
   std::string fatal;
 
-  explicit VfsRig(BlockDevice* device) : storage(device) {}
+  explicit VfsRig(BlockDevice* device, LockPort* port = nullptr, MountNo number = MountNo(0)) : storage(device, port, number) {}
 
   Task<Status> Start(bool replay = true) {
     auto started = co_await storage.Start(replay);
