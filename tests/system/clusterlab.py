@@ -56,19 +56,21 @@ def show_waits(it):
     """What every node says that it waits for, and where its processes are in the kernel."""
     for node in it.nodes():
         status = node.status() or {}
-        waits = [{k: w.get(k) for k in ("what", "on", "since_ms", "since")} for w in find_waits(status)]
+        waits = [f"{w.get('what')}: {w.get('on')} ({w.get('since_ms')} ms)" for w in find_waits(status)]
+        owed = [v for space in status.get("lockspaces", []) for v in space.get("victims", [])]
         states = [f"{n.get('name')} {n.get('state')}" for n in status.get("nodes", [])]
-        print(f"--- {node.name} nodes: {', '.join(states) or 'holdfastd does not answer'}; waits: {waits[:12]}", flush=True)
+        print(f"--- {node.name} nodes: {', '.join(states) or 'holdfastd does not answer'}; owed: {owed}; waits: {waits[:12]}",
+              flush=True)
         for pid in node.cgroup.pids():
             with contextlib.suppress(OSError):
                 print(f"    {pid} {' '.join(threads_of(pid))}", flush=True)
 
 
 def find_waits(tree):
-    """Every 'waits' list in a status, wherever it stands."""
+    """Every 'waiting' list in a status, wherever it stands."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from value if key == "waits" and isinstance(value, list) else find_waits(value)
+            yield from value if key == "waiting" and isinstance(value, list) else find_waits(value)
     elif isinstance(tree, list):
         for value in tree:
             yield from find_waits(value)

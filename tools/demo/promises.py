@@ -16,14 +16,14 @@ class Failed(Exception):
 
 
 class Worker:
-    """One application (worker.py) on one node; collects what it was promised."""
+    """One application (worker.py, or argv) on one node; collects what it was promised."""
 
-    def __init__(self, mount, node, kind):
+    def __init__(self, mount, node, kind, argv=None):
         self.node, self.kind = node, kind
         self.asked = False
         self.promises = []  # (time_ns, [what, arguments...])
         self.process = subprocess.Popen(
-            [sys.executable, os.path.join(HERE, "worker.py"), kind, mount, node],
+            argv or [sys.executable, os.path.join(HERE, "worker.py"), kind, mount, node],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.thread = threading.Thread(target=self._collect, daemon=True)
         self.thread.start()

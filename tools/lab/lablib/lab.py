@@ -91,6 +91,8 @@ class Node:
         if os.path.ismount(self.mount):
             return
         options = f"config={self.config},state-dir={self.state},run-dir={self.run_dir},node={self.name}"
+        if self.lab.settings.get("mount_options"):
+            options += "," + self.lab.settings["mount_options"]
         helper = self.spawn([binary("mount.holdfast"), self.lab.volume, self.mount, "-o", options], "mount.log")
         try:
             code = helper.wait(START_SECONDS)
@@ -169,28 +171,30 @@ class Lab:
 
     # --- up and down ---------------------------------------------------------------------------------------------
 
-    def up(self, count, size, iscsi, ipmi, journals=0, preload=None, environment=None, mount=True):
+    def up(self, count, size, iscsi, ipmi, journals=0, preload=None, environment=None, mount=True, mount_options=""):
+        """preload, environment (%LAB% is the lab's folder): of tgtd, for tests; also when it is started again."""
         if self.settings:
             raise LabError(f"{self.directory} holds a lab already; end it with: holdfast lab down {self.directory}")
         if not 1 <= count <= 16:
             raise LabError("give 1 to 16 nodes")
         os.makedirs(self.directory, exist_ok=True)
-        self.settings = {"id": self.id, "nodes": count, "iscsi": iscsi, "ipmi": ipmi, "image": self.image}
+        self.settings = {"id": self.id, "nodes": count, "iscsi": iscsi, "ipmi": ipmi, "image": self.image,
+                         "mount_options": mount_options, "preload": preload, "environment": environment or {}}
         write(self.file, json.dumps(self.settings, indent=2) + "\n")
         try:
-            self._build(count, parse_size(size), journals or max(4, count), preload, environment)
+            self._build(count, parse_size(size), journals or max(4, count))
             self.start_all(mount)
         except BaseException:
             if not os.environ.get("HOLDFAST_LAB_KEEP"):
                 self.down(keep_logs=True)
             raise
 
-    def _build(self, count, size, journals, preload, environment):
+    def _build(self, count, size, journals):
         self.network.up(count)
         self.cgroup.create()
         create_image(self.image, size)
         if self.settings["iscsi"]:
-            self.target.up(self.image, preload, environment)
+            self.start_target()
         keys = []
         for node in self.nodes():
             node.prepare()
@@ -225,7 +229,7 @@ class Lab:
                 problems.append(str(error))
         # One thing that will not go must not keep the others.
         steps = [step for node in self.nodes() for step in (node.kill, node.cgroup.remove)]
-        steps += [self.cgroup.remove, self.power.down, self.target.down, self.network.down]
+        steps += [self.cgroup.remove, self.power.down, self.target.stop, self.network.down]
         for step in steps:
             try:
                 step()
@@ -274,6 +278,30 @@ class Lab:
 
     def heal(self):
         self.network.heal()
+
+    # --- the storage ---------------------------------------------------------------------------------------------
+
+    def require_iscsi(self):
+        if not self.settings.get("iscsi"):
+            raise LabError("the volume is an image file, without a target between; see: holdfast lab up --iscsi")
+
+    def stop_target(self):
+        """kill -9 of the target: its reservations and sessions are gone, what it has answered is not."""
+        self.require_iscsi()
+        self.target.stop()
+
+    def start_target(self):
+        self.require_iscsi()
+        environment = {k: v.replace("%LAB%", self.directory) for k, v in self.settings.get("environment", {}).items()}
+        self.target.up(self.image, self.settings.get("preload"), environment)
+
+    def cut_storage(self, name):
+        self.require_iscsi()
+        self.network.cut_storage(self.node(name).number, True)
+
+    def heal_storage(self, name):
+        self.require_iscsi()
+        self.network.cut_storage(self.node(name).number, False)
 
     def show(self):
         return {"directory": self.directory, "volume": self.volume, "time": time.time(),

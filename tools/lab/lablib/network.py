@@ -25,20 +25,24 @@ class Network:
         """The command prefix that runs a program in a namespace."""
         return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
 
+    def configure(self, namespace, *words):
+        """`ip -n` would also want to change mount propagation, which a chroot's root does not let it."""
+        run(self.enter(namespace) + ["ip", *words])
+
     def up(self, count):
         run(["ip", "netns", "add", self.bridge])
-        run(["ip", "-n", self.bridge, "link", "add", "br0", "type", "bridge"])
-        run(["ip", "-n", self.bridge, "addr", "add", f"{STORAGE_ADDRESS}/24", "dev", "br0"])
-        run(["ip", "-n", self.bridge, "link", "set", "lo", "up"])
-        run(["ip", "-n", self.bridge, "link", "set", "br0", "up"])
+        self.configure(self.bridge, "link", "add", "br0", "type", "bridge")
+        self.configure(self.bridge, "addr", "add", f"{STORAGE_ADDRESS}/24", "dev", "br0")
+        self.configure(self.bridge, "link", "set", "lo", "up")
+        self.configure(self.bridge, "link", "set", "br0", "up")
         for number in range(1, count + 1):
             ns = self.namespace(number)
             run(["ip", "netns", "add", ns])
             run(["ip", "link", "add", "eth0", "netns", ns, "type", "veth", "peer", "name", f"p{number}", "netns", self.bridge])
-            run(["ip", "-n", self.bridge, "link", "set", f"p{number}", "master", "br0", "up"])
-            run(["ip", "-n", ns, "addr", "add", f"{address(number)}/24", "dev", "eth0"])
-            run(["ip", "-n", ns, "link", "set", "lo", "up"])
-            run(["ip", "-n", ns, "link", "set", "eth0", "up"])
+            self.configure(self.bridge, "link", "set", f"p{number}", "master", "br0", "up")
+            self.configure(ns, "addr", "add", f"{address(number)}/24", "dev", "eth0")
+            self.configure(ns, "link", "set", "lo", "up")
+            self.configure(ns, "link", "set", "eth0", "up")
 
     def down(self):
         for name in sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else []:
@@ -54,6 +58,19 @@ class Network:
                 if not one_way:
                     rules.append(f"add rule bridge holdfast cut ip saddr {address(b)} ip daddr {address(a)} drop")
         run(self.enter(self.bridge) + ["nft", "; ".join(rules)])
+
+    def cut_storage(self, number, on):
+        """Drops everything between a node and the storage, both ways. Each node has a table of its own: it heals alone."""
+        table = f"holdfast_storage_{number}"
+        inside = self.enter(self.bridge)
+        run(inside + ["nft", "delete", "table", "ip", table], check=False)
+        if not on:
+            return
+        rules = [f"add table ip {table}"]
+        for chain, hook, field in (("in", "input", "saddr"), ("out", "output", "daddr")):
+            rules.append(f"add chain ip {table} {chain} {{ type filter hook {hook} priority 0; }}")
+            rules.append(f"add rule ip {table} {chain} ip {field} {address(number)} drop")
+        run(inside + ["nft", "; ".join(rules)])
 
     def heal(self):
         run(self.enter(self.bridge) + ["nft", "delete table bridge holdfast"], check=False)

@@ -35,6 +35,7 @@ class Target:
         return int(text) if text else 0
 
     def up(self, image, preload=None, environment=None):
+        """The same call starts it again after stop(): same file, same names; the reservations are gone, since tgt keeps none."""
         os.makedirs("/var/run/tgtd", exist_ok=True)
         env = dict(os.environ, **(environment or {}))
         if preload:
@@ -55,7 +56,7 @@ class Target:
         return subprocess.run(["tgtadm", "-C", self.control, "--lld", "iscsi", "--op", "show", "--mode", "target"],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
-    def down(self):
+    def stop(self):
         # tgtd does not end on SIGTERM while a target exists.
         pid = self.pid()
         if pid and alive(pid) and "tgtd" in read(f"/proc/{pid}/comm"):
