@@ -23,8 +23,7 @@ struct FileDeviceOptions {
   unsigned in_flight_max = 128;  // requests in the kernel at once; more wait in our queue
 };
 
-// OFD byte locks on the volume's descriptor (docs/format.md): byte 2^40 + index. 0..255: holdfastd of node index + 1;
-// 256 + mount number: a mount.
+// OFD byte locks on the volume's descriptor (docs/format.md, volume_users.h): byte 2^40 + index.
 inline constexpr uint64_t kLockByteBase = uint64_t{1} << 40;
 
 class FileDevice final : public BlockDevice {

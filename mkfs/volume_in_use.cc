@@ -6,13 +6,10 @@
 #include <unistd.h>
 
 #include "base/reservations.h"
-#include "io/file_device.h"
+#include "io/volume_users.h"
 
 namespace holdfast::mkfs {
 namespace {
-
-constexpr uint64_t kDaemons = 256;
-constexpr uint64_t kMounts = 256;
 
 // A second, exclusive open fails while the kernel has the device mounted or claimed.
 bool KernelUses(const std::string& path) {
@@ -28,12 +25,11 @@ bool KernelUses(const std::string& path) {
 
 Task<Result<std::string>> VolumeInUse(BlockDevice& device, std::string path) {
   if (auto* file = dynamic_cast<io::FileDevice*>(&device)) {
-    for (uint64_t i = 0; i < kDaemons + kMounts; ++i) {
-      auto held = file->TestByte(i);
-      if (!held.ok()) co_return held.error();
-      if (*held && i < kDaemons) co_return "holdfastd of node " + std::to_string(i + 1) + " is running on it";
-      if (*held) co_return "it is mounted (journal " + std::to_string(i - kDaemons) + ")";
-    }
+    auto user = co_await io::VolumeUserAfterEnding(file, io::kEndingPatience);
+    if (!user.ok()) co_return user.error();
+    if (user->daemon) co_return user->who + " is running on it";
+    if (user->ending) co_return "it was unmounted, but its server is still writing back (" + user->who + " has not ended)";
+    if (!user->who.empty()) co_return "it is mounted (journal " + std::to_string(user->number) + ")";
     if (KernelUses(path)) co_return std::string("the kernel uses it (mounted, or part of another device)");
   } else if (auto* reservations = dynamic_cast<Reservations*>(&device)) {
     auto state = co_await reservations->Read();

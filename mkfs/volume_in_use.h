@@ -10,7 +10,7 @@
 
 namespace holdfast::mkfs {
 
-// "" or who uses it, for a person. Error: it cannot be found out.
+// "" or who uses it, for a person. Waits a few seconds for a mount that has been unmounted and is ending. Error: it cannot be found out.
 Task<Result<std::string>> VolumeInUse(BlockDevice& device, std::string path);
 
 }  // namespace holdfast::mkfs

@@ -1,4 +1,4 @@
-// mount.holdfast: also its own supervisor, under the name hf-supervisor.
+// mount.holdfast: also its own supervisor, under the name hf-supervisor, and umount.holdfast.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -10,11 +10,13 @@
 #include "fs/fuse/mount_options.h"
 #include "fs/fuse/program.h"
 #include "fs/fuse/supervisor.h"
+#include "fs/fuse/unmount.h"
 
 int main(int argc, char** argv) {
   using namespace holdfast;
   using namespace holdfast::fs::fuse;
   if (argc == 2 && std::strcmp(argv[0], kSupervisorName) == 0) return SupervisorMain(std::atoi(argv[1]));
+  if (argc > 0 && IsUnmountName(argv[0])) return UnmountMain(argc, argv);
   auto line = ParseCommandLine(argc, argv);
   if (!line.ok()) {
     std::fprintf(stderr, "mount.holdfast: %s\n", line.error().message.c_str());

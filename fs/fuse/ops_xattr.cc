@@ -1,10 +1,13 @@
 // Requests about extended attributes. The kernel does not cache them.
 #include <cerrno>
+#include <cstring>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <linux/fuse.h>
 
 #include "fs/fuse/server.h"
+#include "fs/fuse/unmount.h"
 
 namespace holdfast::fs::fuse {
 namespace {
@@ -64,8 +67,18 @@ Task<void> DoRemove(FuseServer* s, Request r, DirRequest, KernelInode inode, std
   r.Reply(removed);
 }
 
+// Who serves this mount: answered here, also while it is ending.
+void ReplyServer(FuseServer* s, Request r, size_t size) {
+  std::string value = std::to_string(getpid()) + " " + std::to_string(s->session()->fd());
+  ReplySized(s, &r, value.data(), value.size(), size);
+}
+
 void Get(fuse_req_t req, fuse_ino_t inode, const char* name, size_t size) {
   FuseServer* s = FuseServer::Of(req);
+  if (inode == FUSE_ROOT_ID && std::strcmp(name, kServerXattr) == 0) {
+    ReplyServer(s, Request(s, req), size);
+    return;
+  }
   if (s->Begin(req)) Detach(DoGet(s, Request(s, req), inode, name, size));
 }
 void List(fuse_req_t req, fuse_ino_t inode, size_t size) {

@@ -5,7 +5,7 @@
 #include "cluster/client.h"
 #include "dlm/service.h"
 #include "fs/fuse/program.h"
-#include "io/file_device.h"
+#include "io/volume_users.h"
 #include "io/iscsi_device.h"
 #include "io/zmq_transport.h"
 
@@ -69,7 +69,7 @@ Task<Status> Program::JoinCluster(const Superblock& super) {
 
 Task<Status> Program::TakeMountNumber(MountNo number, ReservationKey key) {
   if (auto* file = dynamic_cast<io::FileDevice*>(device_.get())) {
-    Status locked = file->LockByte(256 + number.v);
+    Status locked = co_await io::TakeMountByte(file, number.v, io::kEndingPatience);
     if (!locked.ok()) {
       co_return Error(locked.code(), "mount number " + std::to_string(number.v) + " is still in use on this volume: " +
                                          locked.error().ToString());

@@ -1,4 +1,4 @@
-#include "io/file_device.h"
+#include "io/volume_users.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -95,6 +95,42 @@ TEST_CASE("io: byte locks exclude another open of the volume and end with it", "
   CHECK(*(*a)->TestByte(257));
   reactor.RunTask((*a)->Close());
   CHECK((*b)->LockByte(256).ok());
+}
+
+TEST_CASE("io: who wants a volume waits for a mount that is ending, not for one that stays", "[io][unit]") {
+  TempDir dir;
+  io::Reactor reactor;
+  io::ThreadPool pool(1);
+  std::string path = MakeImage(dir, 1 << 20);
+  auto mount = io::FileDevice::Open(&reactor, &pool, path);
+  auto next = io::FileDevice::Open(&reactor, &pool, path);
+  REQUIRE(mount.ok());
+  REQUIRE(next.ok());
+  auto look = [&](Duration patience) { return reactor.RunTask(io::VolumeUserAfterEnding(next->get(), patience)); };
+  auto elapsed = [&](auto run) {
+    Instant begun = reactor.clock().Now();
+    run();
+    return reactor.clock().Now() - begun;
+  };
+  CHECK(look(Seconds(5))->who.empty());
+  REQUIRE((*mount)->LockByte(io::kMountBytes + 3).ok());
+  // It stays: said at once.
+  CHECK(elapsed([&] { CHECK(look(Seconds(5))->who == "mount number 3"); }) < Seconds(2));
+  CHECK(elapsed([&] { CHECK(reactor.RunTask(io::TakeMountByte(next->get(), 3, Seconds(5))).code() == Errc::kBusy); }) < Seconds(2));
+  // It goes, but not within the patience.
+  REQUIRE((*mount)->LockByte(io::kEndingBytes + 3).ok());
+  CHECK(elapsed([&] { CHECK(look(Milliseconds(100))->ending); }) >= Milliseconds(100));
+  CHECK(reactor.RunTask(io::TakeMountByte(next->get(), 3, Milliseconds(100))).code() == Errc::kBusy);
+  // A daemon stays longer than it: no waiting.
+  auto daemon = io::FileDevice::Open(&reactor, &pool, path);
+  REQUIRE(daemon.ok());
+  REQUIRE((*daemon)->LockByte(io::kDaemonBytes + 1).ok());
+  CHECK(elapsed([&] { CHECK(look(Seconds(5))->who == "holdfastd of node 2"); }) < Seconds(2));
+  reactor.RunTask((*daemon)->Close());
+  // It goes while somebody waits.
+  reactor.PostAt(reactor.clock().Now() + Milliseconds(50), [&] { Detach((*mount)->Close()); });
+  CHECK(reactor.RunTask(io::TakeMountByte(next->get(), 3, Seconds(20))).ok());
+  CHECK(look(Seconds(1))->who.empty());
 }
 
 TEST_CASE("io: a truncated image gives an error, not garbage", "[io][unit]") {

@@ -256,6 +256,64 @@ def refusals():
         expect(done.returncode == code and len(lines) == 1, f"{argv}: exit {done.returncode}, {done.stderr!r}")
 
 
+def fill(m, megabytes):
+    with open(f"{m}/dirty", "wb") as f:
+        for i in range(megabytes):
+            f.write(bytes([i % 251]) * (1 << 20))
+
+
+def umount_waits():
+    """After the helper the volume is clean and free at once."""
+    helper = binary("umount.fuse.holdfast")
+    for i in range(4):
+        expect(mount().returncode == 0, "mount")
+        fill(mountpoint, 12)
+        sh(helper, mountpoint, "-t", "fuse.holdfast")
+        expect(not server(), "the server lives after umount")
+        expect(not os.path.ismount(mountpoint), "still mounted")
+        sh(binary("fsck.holdfast"), "-n", image)
+    busy = subprocess.run([helper, mountpoint], capture_output=True, text=True, timeout=20)
+    expect(busy.returncode == 32 and "not mounted" in busy.stderr, f"not mounted: {busy.returncode} {busy.stderr!r}")
+    with mounted() as m:
+        with open(f"{m}/open", "w"):
+            busy = subprocess.run([helper, m], capture_output=True, text=True, timeout=20)
+            expect(busy.returncode == 32 and "busy" in busy.stderr, f"busy: {busy.returncode} {busy.stderr!r}")
+        # Mounted in two places: the server stays, nothing is waited for.
+        sh("mount", "--bind", m, f"{folder}/other")
+        sh(helper, f"{folder}/other")
+        open(f"{m}/open").close()
+        expect(server() != 0, "the server has ended with a bind mount")
+        sh(helper, m)
+        expect(not server(), "the server lives after umount")
+    # umount(8) finds it where it is installed: /sbin, here in a mount namespace of its own.
+    os.makedirs(f"{folder}/sbin", exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(helper, f"{folder}/sbin/umount.fuse.holdfast")
+    sh("unshare", "-m", "--propagation", "private", "sh", "-ec",
+       f"mount --bind {folder}/sbin /usr/sbin; {binary('mount.holdfast')} {image} {mountpoint} -o lockproto=nolock,log={log},run-dir={folder}; "
+       f"head -c 20000000 /dev/zero > {mountpoint}/dirty; umount {mountpoint}; {binary('fsck.holdfast')} -n {image}")
+
+
+def next_user_waits():
+    """umount2() alone: the next user of the volume waits until the server has ended; a mount that lives is refused at once."""
+    for i in range(3):
+        expect(mount().returncode == 0, "mount")
+        fill(mountpoint, 12)
+        sh("umount", "-i", mountpoint)
+        if i == 2:
+            done = mount()
+            expect(done.returncode == 0, f"mount after umount: {done.stderr}")
+            sh("umount", "-i", mountpoint)
+        sh(binary("fsck.holdfast"), "-n", image)
+    with mounted():
+        begun = time.monotonic()
+        for program in (("fsck.holdfast", "-n"), ("mkfs.holdfast", "-n")):
+            done = subprocess.run([binary(program[0]), *program[1:], image], capture_output=True, text=True, timeout=30)
+            expect(done.returncode != 0 and "mounted" in done.stdout + done.stderr, f"{program}: {done.returncode} {done.stderr}")
+        expect(time.monotonic() - begun < 3, "a volume that stays mounted was waited for")
+    fsck()
+
+
 def damage_withdraws():
     """A block that does not validate ends the mount with EIO, never a crash (I7)."""
     with mounted() as m:
@@ -283,6 +341,8 @@ CASES = [
     ("without the epoch notification", without_the_epoch),
     ("flock and ranges, an interrupted waiter", locks_between_processes),
     ("refusals are one line and an exit code", refusals),
+    ("umount's helper waits for the server's end", umount_waits),
+    ("after umount the next user waits", next_user_waits),
     ("a damaged block withdraws the mount", damage_withdraws),
 ]
 
