@@ -1,0 +1,88 @@
+// KernelModel: inodes and their attributes. fs/fuse/inode.c of Linux 6.18.
+#include "tests/whole/model/kernel_model.h"
+
+namespace holdfast::whole {
+
+using fs::KernelReplyPtr;
+using fs::KernelRequests;
+
+// fuse_iget.
+Task<NodePtr> KernelModel::Get(const Answer* answer, uint64_t version) {
+  fs::Attr attr = answer->attr;
+  bool keep = answer->keep_attr;
+  NodePtr node = Live(attr.node);
+  if (!node) {
+    node = std::make_shared<KernelNode>(this, attr.node);
+    node->connection = connection_;
+    node->attr = attr;
+    node->size = attr.size;
+    nodes_[attr.node] = node;
+  }
+  ++node->lookups;
+  co_await ChangeAttr(node, attr, keep, version);
+  co_return node;
+}
+
+// fuse_change_attributes: an answer that is older than the last change here counts for nothing.
+Task<void> KernelModel::ChangeAttr(NodePtr node, fs::Attr attr, bool keep, uint64_t version) {
+  if (version != 0 && node->attr_version > version) co_return;
+  node->attr_version = ++version_;
+  node->attr = attr;
+  node->attr_valid = keep;
+  uint64_t before = node->size;
+  node->size = attr.size;
+  if (attr.type() == fs::FileType::kRegular && before != attr.size) co_await TruncatePages(node, attr.size);
+}
+
+Task<Result<fs::Attr>> KernelModel::Stat(NodePtr node) {
+  if (node->attr_valid) {
+    fs::Attr attr = node->attr;
+    attr.size = node->size;
+    co_return attr;
+  }
+  uint64_t version = version_;
+  KernelInode inode = node->node;
+  Send send = [inode](KernelRequests& r, KernelReplyPtr reply) { r.GetAttr(std::move(reply), inode); };
+  auto answer = co_await Ask("GETATTR", std::move(send));
+  if (!answer->ok()) co_return answer->error;
+  co_await ChangeAttr(node, answer->attr, answer->keep_attr, version);
+  co_return answer->attr;
+}
+
+// ftruncate(2).
+Task<Status> KernelModel::Truncate(NodePtr node, uint64_t size) {
+  RwLock::Guard guard = co_await node->rwsem.Lock(false);
+  // fuse_set_nowrite: page WRITEs under way are waited for.
+  std::vector<PagePtr> pages;
+  for (auto& [index, page] : node->pages) pages.push_back(page);
+  for (PagePtr& page : pages) {
+    while (page->writeback > 0) co_await page->written.Wait();
+  }
+  KernelInode inode = node->node;
+  fs::SetAttr set;
+  set.which = fs::kSetSize;
+  set.size = size;
+  Send send = [inode, set](KernelRequests& r, KernelReplyPtr reply) { r.Set(std::move(reply), inode, set); };
+  auto answer = co_await Ask("SETATTR", std::move(send));
+  if (!answer->ok()) co_return answer->error;
+  uint64_t before = node->size;
+  node->attr_version = ++version_;
+  node->attr = answer->attr;
+  node->attr_valid = answer->keep_attr;
+  node->size = answer->attr.size;
+  if (before != node->size) {
+    co_await TruncatePages(node, answer->attr.size);
+    co_await InvalidatePages(node, 0, UINT64_MAX);
+  }
+  co_return Status();
+}
+
+Task<Status> KernelModel::FsyncDir(NodePtr dir) {
+  RwLock::Guard guard = co_await dir->rwsem.Lock(false);
+  KernelInode inode = dir->node;
+  Send send = [inode](KernelRequests& r, KernelReplyPtr reply) { r.Fsync(std::move(reply), inode, false); };
+  auto answer = co_await Ask("FSYNCDIR", std::move(send));
+  co_return answer->error.code == Errc::kOk ? Status() : Status(answer->error);
+}
+
+}  // namespace holdfast::whole
