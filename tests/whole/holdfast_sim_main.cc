@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "tests/sim/seeds.h"
+#include "tests/whole/commit.h"
 #include "tests/whole/run.h"
 
 namespace holdfast::whole {
@@ -16,7 +17,7 @@ void Print(const RunOptions& options, const RunResult& r) {
   std::printf("%s", r.story.c_str());
   std::printf("seed %llu scenario %s nodes %u: %s\n", static_cast<unsigned long long>(options.seed), options.scenario.c_str(), r.nodes,
               r.wrong.empty() ? "well" : ("WRONG: " + r.wrong).c_str());
-  std::printf("trace %016llx, %llu events, %lld ms of virtual time, %zu faults, %llu operations, %llu evictions, %llu replays, %llu grants\n",
+  std::printf("commit %s, trace %016llx, %llu events, %lld ms of virtual time, %zu faults, %llu operations, %llu evictions, %llu replays, %llu grants\n", kCommit,
               static_cast<unsigned long long>(r.trace_hash), static_cast<unsigned long long>(r.events),
               static_cast<long long>(r.virtual_time.ms()), r.faults, static_cast<unsigned long long>(r.operations),
               static_cast<unsigned long long>(r.evictions), static_cast<unsigned long long>(r.replays), static_cast<unsigned long long>(r.grants));
@@ -72,7 +73,7 @@ int Main(int argc, char** argv) {
   double minutes = 0;
   app.add_option("--count", count, "so many seeds, from --seed on, in forked batches");
   app.add_option("--minutes", minutes, "seeds, from --seed on, for so long");
-  app.add_flag("--plain", options.plain, "plain clients");
+  app.add_flag("--model", options.model, "clients behind a model of the kernel's caches");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

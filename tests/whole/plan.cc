@@ -10,7 +10,7 @@ using sim::SimRandom;
 
 const char* FaultName(FaultKind kind) {
   static const char* const kNames[kFaultKinds] = {"power-off", "kill-daemon", "kill-mount", "pause", "cut", "cut-one-way",
-                                                  "isolate", "disk-path", "switch", "remount", "rejoin", "blackout"};
+                                                  "isolate", "disk-path", "switch", "remount", "rejoin", "blackout", "wipe"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -43,16 +43,32 @@ void Weather(SimRandom& random, Plan* plan) {
   plan->cluster.boot_time = random.Between(Milliseconds(300), Seconds(3));
 }
 
-Fault AnyFault(SimRandom& random, uint32_t nodes, bool power) {
-  static const std::pair<FaultKind, uint32_t> kWeights[] = {
-      {FaultKind::kPowerOff, 5}, {FaultKind::kKillDaemon, 3}, {FaultKind::kKillMount, 4}, {FaultKind::kPause, 3}, {FaultKind::kCut, 2},
-      {FaultKind::kCutOneWay, 1}, {FaultKind::kIsolate, 2}, {FaultKind::kDiskPath, 1}, {FaultKind::kSwitch, 2}, {FaultKind::kRemount, 3},
-      {FaultKind::kRejoin, 2}, {FaultKind::kBlackout, 1}};
+using Weights = std::vector<std::pair<FaultKind, uint32_t>>;
+
+// What each scenario is about; every one of them ends with healing and the same checks.
+const Weights& WeightsOf(const std::string& scenario) {
+  static const std::vector<std::pair<std::string, Weights>> kScenarios = {
+      {"storm",
+       {{FaultKind::kPowerOff, 5}, {FaultKind::kKillDaemon, 3}, {FaultKind::kKillMount, 4}, {FaultKind::kPause, 3}, {FaultKind::kCut, 2},
+        {FaultKind::kCutOneWay, 1}, {FaultKind::kIsolate, 2}, {FaultKind::kDiskPath, 1}, {FaultKind::kSwitch, 2}, {FaultKind::kRemount, 3},
+        {FaultKind::kRejoin, 2}, {FaultKind::kBlackout, 1}, {FaultKind::kWipe, 1}}},
+      {"mounts", {{FaultKind::kKillMount, 5}, {FaultKind::kRemount, 5}, {FaultKind::kKillDaemon, 1}}},
+      {"zombie", {{FaultKind::kPause, 6}, {FaultKind::kIsolate, 2}, {FaultKind::kPowerOff, 1}}},
+      {"split", {{FaultKind::kCut, 3}, {FaultKind::kCutOneWay, 3}, {FaultKind::kIsolate, 3}, {FaultKind::kDiskPath, 2}}},
+      {"blackout", {{FaultKind::kBlackout, 3}, {FaultKind::kPowerOff, 2}, {FaultKind::kKillMount, 1}}},
+      {"churn", {{FaultKind::kRejoin, 5}, {FaultKind::kRemount, 3}, {FaultKind::kKillDaemon, 2}, {FaultKind::kWipe, 1}}},
+  };
+  for (const auto& [name, weights] : kScenarios)
+    if (name == scenario) return weights;
+  return kScenarios[0].second;
+}
+
+Fault AnyFault(SimRandom& random, uint32_t nodes, bool power, const Weights& weights) {
   uint64_t total = 0;
-  for (const auto& [kind, weight] : kWeights) total += weight;
+  for (const auto& [kind, weight] : weights) total += weight;
   Fault f;
   uint64_t luck = random.Below(total);
-  for (const auto& [kind, weight] : kWeights) {
+  for (const auto& [kind, weight] : weights) {
     f.kind = kind;
     if (luck < weight) break;
     luck -= weight;
@@ -65,16 +81,16 @@ Fault AnyFault(SimRandom& random, uint32_t nodes, bool power) {
   return f;
 }
 
-void Storm(SimRandom& random, Plan* plan) {
+void Storm(SimRandom& random, Plan* plan, const Weights& weights) {
   plan->length = random.Between(Seconds(3), Seconds(8));
   uint64_t count = random.Between(1, 6);
   for (uint64_t i = 0; i < count; ++i) {
-    Fault f = AnyFault(random, plan->cluster.nodes, plan->cluster.power);
+    Fault f = AnyFault(random, plan->cluster.nodes, plan->cluster.power, weights);
     f.at = random.Between(Milliseconds(100), plan->length);
     plan->faults.push_back(f);
     // Often a second one hits while the first is being dealt with.
     if (random.Chance(300'000)) {
-      Fault again = AnyFault(random, plan->cluster.nodes, plan->cluster.power);
+      Fault again = AnyFault(random, plan->cluster.nodes, plan->cluster.power, weights);
       again.at = f.at + random.Between(Milliseconds(1), Milliseconds(1500));
       plan->faults.push_back(again);
     }
@@ -96,11 +112,15 @@ void DoubleKill(SimRandom& random, Plan* plan) {
 
 }  // namespace
 
-std::vector<std::string> Scenarios() { return {"storm", "double-kill", "calm"}; }
+std::vector<std::string> Scenarios() { return {"storm", "double-kill", "mounts", "zombie", "split", "blackout", "churn", "calm", "all"}; }
 
 Plan MakePlan(uint64_t seed, const std::string& scenario, uint32_t nodes) {
   SimRandom random(SimRandom(seed ^ 0x706c616e).Next());
   Plan plan;
+  if (scenario == "all") {
+    auto every = Scenarios();
+    return MakePlan(seed, every[seed % (every.size() - 2)], nodes);  // all but calm and itself
+  }
   uint64_t luck = random.Below(100);
   plan.cluster.nodes = luck < 15 ? 2 : luck < 55 ? 3 : luck < 70 ? 4 : luck < 95 ? 5 : static_cast<uint32_t>(random.Between(6, 9));
   if (nodes != 0) plan.cluster.nodes = nodes;
@@ -114,7 +134,7 @@ Plan MakePlan(uint64_t seed, const std::string& scenario, uint32_t nodes) {
     if (nodes == 0) plan.cluster.nodes = 3;
     DoubleKill(random, &plan);
   } else {
-    Storm(random, &plan);
+    Storm(random, &plan, WeightsOf(scenario));
   }
   std::stable_sort(plan.faults.begin(), plan.faults.end(), [](const Fault& a, const Fault& b) { return a.at < b.at; });
   return plan;

@@ -10,9 +10,9 @@
 namespace holdfast::whole {
 
 enum class FaultKind : uint8_t {
-  kPowerOff, kKillDaemon, kKillMount, kPause, kCut, kCutOneWay, kIsolate, kDiskPath, kSwitch, kRemount, kRejoin, kBlackout,
+  kPowerOff, kKillDaemon, kKillMount, kPause, kCut, kCutOneWay, kIsolate, kDiskPath, kSwitch, kRemount, kRejoin, kBlackout, kWipe,
 };
-inline constexpr int kFaultKinds = 12;
+inline constexpr int kFaultKinds = 13;
 const char* FaultName(FaultKind kind);
 
 struct Fault {

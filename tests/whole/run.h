@@ -18,7 +18,7 @@ struct RunOptions {
   std::set<std::string> without; // kinds of faults left out
   std::set<size_t> drop;         // numbers of the plan's faults left out (shrinking)
   bool trace = false;            // every line of the log, with the world's time, to standard error
-  bool plain = false;            // the plain clients instead of the model's
+  bool model = false;            // clients with a model of the kernel's caches (model/)
 };
 
 struct RunResult {
