@@ -28,16 +28,23 @@ Result<NodeView> Tree::At(BlockNo block) {
 Status Tree::Descend(uint64_t key, Path* path) {
   BlockNo block = kRootNodeBlock;
   unsigned above = kTreeLevelMax + 1;
+  uint64_t low = 0, last = UINT64_MAX;  // what the nodes above allow
   for (path->depth = 0;; ++path->depth) {
     auto node = At(block);
     if (!node.ok()) return node.error();
     if (node->level() >= above || (path->depth > 0 && node->level() + 1 != above))
       return Error(Errc::kCorrupt, "tree levels do not descend one by one");
+    // A first slot's own key is not exact above the leaves.
+    bool outside = node->count() > 0 && ((node->level() == 0 && node->key(0) < low) || node->key(node->count() - 1) > last ||
+                                         (node->level() > 0 && node->count() > 1 && node->key(1) <= low));
+    if (outside) return Error(Errc::kCorrupt, "tree keys outside what their parent says");
     above = node->level();
     path->step[path->depth] = {block, 0};
     if (node->level() == 0) return Status();
     unsigned slot = node->ChildFor(key);
     path->step[path->depth].slot = slot;
+    if (slot > 0) low = node->key(slot);
+    if (slot + 1 < node->count()) last = node->key(slot + 1) - 1;
     block = BlockNo(node->child(slot));
   }
 }
@@ -76,7 +83,9 @@ Result<std::optional<TreeRecord>> Tree::AtOrAfter(uint64_t key) {
   NodeView leaf = *At(path.leaf().block);
   unsigned i = leaf.LowerBound(key);
   if (i < leaf.count()) return std::optional<TreeRecord>(TreeRecord{leaf.key(i), leaf.value(i)});
-  return Neighbour(path, true);
+  auto next = Neighbour(path, true);
+  if (next.ok() && *next && (*next)->key <= key) return Error(Errc::kCorrupt, "tree keys out of order");
+  return next;
 }
 
 Result<std::optional<TreeRecord>> Tree::AtOrBefore(uint64_t key) {
@@ -86,7 +95,9 @@ Result<std::optional<TreeRecord>> Tree::AtOrBefore(uint64_t key) {
   unsigned i = leaf.LowerBound(key);
   if (i < leaf.count() && leaf.key(i) == key) return std::optional<TreeRecord>(TreeRecord{key, leaf.value(i)});
   if (i > 0) return std::optional<TreeRecord>(TreeRecord{leaf.key(i - 1), leaf.value(i - 1)});
-  return Neighbour(path, false);
+  auto previous = Neighbour(path, false);
+  if (previous.ok() && *previous && (*previous)->key >= key) return Error(Errc::kCorrupt, "tree keys out of order");
+  return previous;
 }
 
 // The first record of the leaves after the path's leaf, or the last of those before it. Leaves below inner nodes are
@@ -162,9 +173,9 @@ uint64_t Tree::LowBound(const Path& path, unsigned depth) {
 
 // Everything in the root moves into a new block, of which the root becomes the parent.
 Status Tree::PushRootDown(Path& path) {
+  if (path.depth >= kTreeLevelMax) return Error(Errc::kCorrupt, "a tree as deep as none can be");
   auto child_block = store_.New();
   if (!child_block.ok()) return child_block.error();
-  HF_CHECK(path.depth < kTreeLevelMax, "a tree deeper than %u", kTreeLevelMax);
   holdfast::fs::Node root(store_.Change(kRootNodeBlock));
   holdfast::fs::Node child(store_.Change(*child_block));
   child.Init(kind_, root.level(), owner_);
@@ -258,7 +269,12 @@ bool Tree::TryMerge(BlockNo parent_block, unsigned left_slot) {
   if (!store_.InMemory(left_block) || !store_.InMemory(right_block) || !store_.MayFree(right_block)) return false;
   auto left = At(left_block);
   auto right = At(right_block);
-  if (!left.ok() || !right.ok() || left->level() != right->level()) return false;
+  if (!left.ok() || !right.ok() || left->level() + 1 != parent.level() || right->level() + 1 != parent.level()) return false;
+  // Keys that do not fit their parent (damage) are not spread further.
+  uint64_t border = parent.key(left_slot + 1);
+  bool below = left->count() == 0 || left->key(left->count() - 1) < border;
+  bool above = right->count() == 0 || (right->level() == 0 ? right->key(0) >= border : right->count() == 1 || right->key(1) > border);
+  if (!below || !above) return false;
   if (left->UsedBytes() + right->UsedBytes() > left->size() * 3 / 4) return false;
   holdfast::fs::Node merged(store_.Change(left_block));
   for (unsigned i = 0; i < right->count(); ++i) {
@@ -278,7 +294,7 @@ void Tree::CollapseRoot() {
     BlockNo child_block(root.child(0));
     if (!store_.InMemory(child_block) || !store_.MayFree(child_block)) return;
     auto child = At(child_block);
-    if (!child.ok() || child->UsedBytes() > root.size() / 2) return;
+    if (!child.ok() || child->level() + 1 != root.level() || child->UsedBytes() > root.size() / 2) return;
     holdfast::fs::Node writable(store_.Change(kRootNodeBlock));
     writable.Init(kind_, child->level(), owner_);
     writable.AppendAll(*child);

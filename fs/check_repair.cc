@@ -195,10 +195,13 @@ Task<Status> Checker::RepairGroup(uint64_t n, GroupState& group) {
   bool errors_too = options_.repair_all;
   uint64_t floor = group.header.version_floor;
   AlignedBuffer old(kBlockSize);
-  for (uint32_t i = 0; i < size; ++i) {
+  for (uint32_t i = 0; i < geometry_.group_blocks; ++i) {
     DiskBitmap& bitmap = group.bitmaps[i / kBlocksPerBitmap];
     auto index = static_cast<uint32_t>(i % kBlocksPerBitmap);
-    if (geometry_.IsOverhead(BlockNo(start + i))) continue;
+    if (i >= size || geometry_.IsOverhead(BlockNo(start + i))) {
+      if (errors_too) SetStateAt(bitmap, index, BlockState::kMeta);
+      continue;
+    }
     BlockState state = StateAt(bitmap, index);
     auto found = static_cast<BlockState>(group.found ? group.found[i] : 0);
     bool free = state == BlockState::kFree || state == BlockState::kMetaFree;
@@ -236,7 +239,7 @@ Task<Status> Checker::RepairGroup(uint64_t n, GroupState& group) {
   HF_CO_TRY(co_await WriteSealed(geometry_.GroupStart(n), out.span()));
   for (Finding& f : report_.findings) {
     bool done = errors_too || (f.code != "bitmap-used-free" && f.code != "bitmap-kind");
-    if (f.repair != RepairKind::kBitmap || f.repaired || !done || f.block < start || f.block >= start + size) continue;
+    if (f.repair != RepairKind::kBitmap || f.repaired || !done || f.block < start || f.block >= start + geometry_.group_blocks) continue;
     f.repaired = true;
     ++report_.repaired;
   }

@@ -262,13 +262,21 @@ void Checker::CompareGroup(uint64_t n, GroupState& group) {
       if (run_kind == 1) Error("bitmap-leak", which + " are marked as used, nothing uses them", start + run_start, 0, RepairKind::kBitmap);
       if (run_kind == 2) Error("bitmap-used-free", which + " are in use and marked as free", start + run_start, 0, RepairKind::kBitmap);
       if (run_kind == 3) Error("bitmap-kind", which + " are marked as the wrong kind", start + run_start, 0, RepairKind::kBitmap);
+      if (run_kind == 4) Error("bitmap-kind", which + " are never free, and not marked so", start + run_start, 0, RepairKind::kBitmap);
       run = 0;
       run_start = at;
     };
-    for (uint32_t i = 0; i < size; ++i) {
+    for (uint32_t i = 0; i < geometry_.group_blocks; ++i) {
       auto b = static_cast<uint32_t>(i / kBlocksPerBitmap);
       BlockNo at(start + i);
-      if (!group.bitmap_good[b] || geometry_.IsOverhead(at)) continue;
+      if (!group.bitmap_good[b]) continue;
+      if (i >= size || geometry_.IsOverhead(at)) {  // the group's own blocks, the backup, what lies behind the volume's end
+        int kind = StateAt(group.bitmaps[b], i % kBlocksPerBitmap) == BlockState::kMeta ? 0 : 4;
+        if (kind != run_kind || kind == 0) end_run(i);
+        if (kind != 0 && run++ == 0) run_start = i;
+        run_kind = kind;
+        continue;
+      }
       BlockState state = StateAt(group.bitmaps[b], i % kBlocksPerBitmap);
       auto found = static_cast<BlockState>(group.found ? group.found[i] : 0);
       bool free = state == BlockState::kFree || state == BlockState::kMetaFree;
@@ -286,7 +294,7 @@ void Checker::CompareGroup(uint64_t n, GroupState& group) {
       }
       run_kind = kind;
     }
-    end_run(size);
+    end_run(geometry_.group_blocks);
   }
   report_.counts.free_blocks += counts.free;
   report_.counts.meta_free_blocks += counts.meta_free;

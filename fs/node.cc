@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bitset>
 #include <cstring>
 
 #include "base/check.h"
@@ -18,6 +19,7 @@ Status NodeView::Check(std::span<const std::byte> bytes, NodeKind kind, NodeOwne
   size_t slots_end = sizeof(DiskNode) + size_t{h.count} * sizeof(DiskSlot);
   if (h.heap > bytes.size() || slots_end > h.heap) return Error(Errc::kCorrupt, "tree node with an impossible count");
   size_t used = 0;
+  std::bitset<kBlockSize> taken;
   for (unsigned i = 0; i < h.count; ++i) {
     const DiskSlot& s = node.slots()[i];
     if ((s.length > 0 && s.offset < h.heap) || s.offset + s.length > bytes.size() || s.length > kRecordBytesMax)
@@ -25,10 +27,13 @@ Status NodeView::Check(std::span<const std::byte> bytes, NodeKind kind, NodeOwne
     if (i > 0 && node.key(i - 1) >= s.key) return Error(Errc::kCorrupt, "tree keys out of order");
     if (h.level > 0 && s.length != sizeof(Le64)) return Error(Errc::kCorrupt, "tree pointer of the wrong size");
     used += s.length;
+    for (size_t at = s.offset; at < size_t{s.offset} + s.length; ++at) {
+      if (taken[at]) return Error(Errc::kCorrupt, "tree node with overlapping records");
+      taken[at] = true;
+    }
   }
   if (h.level > 0 && h.count == 0) return Error(Errc::kCorrupt, "inner tree node without children");
-  // Records that overlap use more than there is, or leave more dead bytes than are accounted for.
-  if (used + h.dead != bytes.size() - h.heap) return Error(Errc::kCorrupt, "tree node with overlapping records");
+  if (used + h.dead != bytes.size() - h.heap) return Error(Errc::kCorrupt, "tree node whose bytes do not add up");
   return Status();
 }
 

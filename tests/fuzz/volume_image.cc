@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/check.h"
@@ -251,6 +253,14 @@ void ChangeBytes(const BaseImage& base, BlockBytes* bytes, size_t at, uint8_t op
   std::memcpy(bytes->data() + at, &next, width);
 }
 
+void Show(const Place& place, const BlockBytes& before, const BlockBytes& after, size_t offset) {
+  fprintf(stderr, "%s, block %llu, offset %zu:", fs::BlockTypeName(place.type), static_cast<unsigned long long>(place.block), offset);
+  for (const BlockBytes* bytes : {&before, &after}) {
+    for (size_t i = offset; i < std::min<size_t>(offset + 8, kBlockSize); ++i) fprintf(stderr, " %02x", static_cast<unsigned>((*bytes)[i]));
+    fprintf(stderr, bytes == &before ? " ->" : "\n");
+  }
+}
+
 }  // namespace
 
 const BaseImage& CleanBase() {
@@ -266,13 +276,16 @@ Patched Apply(std::span<const uint8_t> input) {
   constexpr size_t kChange = 8, kChangesMax = 64;
   bool crashed = !input.empty() && (input[0] & 1) != 0;
   const BaseImage& base = crashed ? CrashedBase() : CleanBase();
+  static const bool show = getenv("HOLDFAST_FUZZ_SHOW") != nullptr;
   Patched out{&base, base.image, 0};
   for (size_t at = 1; at + kChange <= input.size() && out.changes < static_cast<int>(kChangesMax); at += kChange, ++out.changes) {
     const uint8_t* c = input.data() + at;
     const Place& place = out.base->places[static_cast<size_t>(c[0] | c[1] << 8) % out.base->places.size()];
     BlockBytes bytes = ReadBlock(out.image, place.block);
     size_t offset = OffsetOf(bytes, static_cast<uint16_t>(c[2] | c[3] << 8));
+    BlockBytes before = bytes;
     ChangeBytes(*out.base, &bytes, offset, c[4], static_cast<uint32_t>(c[5] | c[6] << 8 | c[7] << 16));
+    if (show) Show(place, before, bytes, offset);
     WriteSealed(*out.base, &out.image, place.block, std::move(bytes));
   }
   return out;

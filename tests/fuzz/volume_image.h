@@ -71,7 +71,7 @@ BlockBytes ReadBlock(const sim::DiskImage& image, uint64_t block);
 // The block's checksum, and that of its record, become right again; nothing else.
 void WriteSealed(const BaseImage& base, sim::DiskImage* image, uint64_t block, BlockBytes bytes);
 
-// What an input says. Same bytes, same image.
+// What an input says. Same bytes, same image. With HOLDFAST_FUZZ_SHOW in the environment the changes are printed.
 struct Patched {
   const BaseImage* base;
   sim::DiskImage image;
