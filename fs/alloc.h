@@ -152,10 +152,13 @@ class Allocator {
   // Hooks for kGroup (and kJournal): register with LockTable::SetHooks.
   LockHooks* hooks();
 
-  // Asked when space is short: makes every other live mount checkpoint its journal (and give unused claims back), and
-  // fails when some journal is owed. nullptr (nolock): only our own is checkpointed.
+  // Asked when space is short, with a group locked: makes every other live mount checkpoint its journal, and fails when some
+  // journal is owed. So nobody may lock a group to answer it. nullptr (nolock): only our own is checkpointed.
   using CheckpointOthers = std::function<Task<Status>()>;
   void SetCheckpointOthers(CheckpointOthers fn) { checkpoint_others_ = std::move(fn); }
+  // Asked before that, with no group locked: every other live mount gives its unused claims back (ShrinkPool).
+  using ShrinkOthers = std::function<Task<void>()>;
+  void SetShrinkOthers(ShrinkOthers fn) { shrink_others_ = std::move(fn); }
   // Another mount is short of space: give back what is not promised.
   Task<Status> ShrinkPool();
 
@@ -212,6 +215,7 @@ class Allocator {
   std::unique_ptr<Claims> claims_;
   std::unique_ptr<LockHooks> hooks_;
   CheckpointOthers checkpoint_others_;
+  ShrinkOthers shrink_others_;
   Mutex refill_;
   std::vector<GroupHint> hints_;
   uint64_t group_ = 0;  // where the last claim came from

@@ -227,12 +227,13 @@ Task<Status> Allocator::Refill(ReserveRequest request) {
   }
   Instant now = Executor::Current().clock().Now();
   if (probed_.ns != 0 && now < probed_ + Seconds(1)) co_return Errc::kNoSpace;
+  // While no group is locked here: the others lock groups to give back.
+  if (shrink_others_) co_await shrink_others_();
   HF_CO_TRY(co_await ClaimRound(&need, first, true));
   if (need.satisfied()) co_return Status();
   bool any = false;
   if (need.data_min > 0) {
-    auto released = co_await ReleaseMetaFree(&any);
-    if (!released.ok() && released.code() != Errc::kBusy) co_return released;
+    HF_CO_TRY(co_await ReleaseMetaFree(&any));
     if (any) HF_CO_TRY(co_await ClaimRound(&need, first, false));
   }
   if (need.satisfied()) co_return Status();
@@ -250,7 +251,13 @@ Task<Status> Allocator::ReleaseMetaFree(bool* any) {
     if (!locked.ok()) co_return locked.error();
     GroupLocks::Group group = std::move(*locked);
     if (group.header.as<DiskGroup>().meta_free_count == 0) continue;
-    if (checkpoint_others_) HF_CO_TRY(co_await checkpoint_others_());
+    if (checkpoint_others_) {
+      Status others = co_await checkpoint_others_();
+      if (!others.ok()) {
+        HF_LOG(LogLevel::kInfo, "alloc", "metadata_space_kept", {{"group", number}, {"why", others.error().ToString()}});
+        co_return Status();
+      }
+    }
     HF_CO_TRY(co_await journal_.Checkpoint());
     for (uint32_t b = 0; b < geometry_.bitmap_blocks; ++b) {
       HF_CO_TRY(co_await LoadBitmap(&group, number, b));
@@ -356,6 +363,8 @@ Task<Status> Allocator::ReturnClaimsOf(BlockRef block, Interrupt* interrupt) {
 }
 
 Task<Status> Allocator::ShrinkPool() {
+  // One that is short itself has nothing to give, and may be waiting for the very mount that asks.
+  if (refill_.locked()) co_return Status();
   auto guard = co_await refill_.Lock();
   auto done = co_await ReturnPool(0, knobs_.emergency_meta);
   co_return done;

@@ -8,7 +8,7 @@
 namespace holdfast::fs {
 namespace {
 
-enum class Kind : uint8_t { kReapAgain = 1, kCheckpoint = 2, kCheckpointDone = 3, kFreeDelta = 4 };
+enum class Kind : uint8_t { kReapAgain = 1, kCheckpoint = 2, kCheckpointDone = 3, kFreeDelta = 4, kShrink = 5 };
 
 struct Wire {
   uint8_t version = 1;
@@ -21,6 +21,7 @@ static_assert(sizeof(Wire) == 16);
 
 constexpr Duration kBeat = Seconds(1);
 constexpr Duration kCheckpointLimit = Seconds(10);
+constexpr Duration kShrinkLimit = Seconds(3);
 
 Bytes Encode(Kind kind, uint64_t number, bool ok = true) {
   Wire wire;
@@ -64,35 +65,60 @@ Task<void> AppMessages::Beat() {
   }
 }
 
-Task<Status> AppMessages::CheckpointOthers() {
+bool AppMessages::SomethingOwed(const std::set<MemberId>* of) const {
   for (const dlm::Victim& victim : space_.view().victims) {
-    if (!victim.replayed) co_return Error(Errc::kBusy, "a journal is owed");
+    if (!victim.replayed && (!of || of->contains(victim.id))) return true;
   }
+  return false;
+}
+
+Task<Status> AppMessages::CheckpointOthers() {
+  if (SomethingOwed(nullptr)) co_return Error(Errc::kBusy, "a journal is owed");
   auto pending = std::make_shared<Pending>();
+  co_await Ask(Favour::kCheckpoint, pending, kCheckpointLimit);
+  co_return pending->result;
+}
+
+Task<void> AppMessages::ShrinkOthers() {
+  auto pending = std::make_shared<Pending>();
+  co_await Ask(Favour::kShrink, pending, kShrinkLimit);
+}
+
+// Until all have answered, or one cannot, or patience ends.
+Task<void> AppMessages::Ask(Favour favour, std::shared_ptr<Pending> pending, Duration patience) {
   for (const dlm::Member& member : space_.view().members) {
     if (member.id != space_.self()) pending->left.insert(member.id);
   }
   uint64_t id = next_id_++;
   pending_[id] = pending;
-  SendAll(Encode(Kind::kCheckpoint, id));
-  Instant limit = Executor::Current().clock().Now() + kCheckpointLimit;
+  SendAll(Encode(favour == Favour::kShrink ? Kind::kShrink : Kind::kCheckpoint, id));
+  Instant limit = Executor::Current().clock().Now() + patience;
   while (!pending->left.empty() && pending->result.ok() && !stopped_) {
-    co_await SleepFor(Milliseconds(20));
+    co_await SleepFor(Milliseconds(5));
     // One that has left has a clean journal; one that died owes it.
     std::set<MemberId> members;
     for (const dlm::Member& member : space_.view().members) members.insert(member.id);
-    for (const dlm::Victim& victim : space_.view().victims) {
-      if (!victim.replayed && pending->left.contains(victim.id)) pending->result = Error(Errc::kBusy, "a journal is owed");
-    }
+    if (SomethingOwed(&pending->left)) pending->result = Error(Errc::kBusy, "a journal is owed");
     std::erase_if(pending->left, [&](const MemberId& m) { return !members.contains(m); });
     if (Executor::Current().clock().Now() >= limit) pending->result = Errc::kTimeout;
   }
   pending_.erase(id);
-  co_return pending->result;
 }
 
-Task<void> AppMessages::Checkpoint(MemberId from, uint64_t id) {
-  Status done = co_await handlers_.checkpoint();
+Task<void> AppMessages::Idle() {
+  while (doing_ > 0) co_await done_.Wait();
+}
+
+Task<void> AppMessages::Do(Favour favour, MemberId from, uint64_t id) {
+  ++doing_;
+  Status done;
+  if (favour == Favour::kShrink) {
+    done = co_await handlers_.shrink();
+  } else {
+    done = co_await handlers_.checkpoint();
+  }
+  --doing_;
+  done_.WakeAll();
   if (!stopped_) space_.SendApp(from, Encode(Kind::kCheckpointDone, id, done.ok()));
 }
 
@@ -107,13 +133,16 @@ void AppMessages::OnMessage(MemberId from, std::span<const std::byte> message) {
       handlers_.reap_again(InodeNo(number));
       return;
     case Kind::kCheckpoint:
-      scope_.Spawn(Checkpoint(from, number));
+      scope_.Spawn(Do(Favour::kCheckpoint, from, number));
+      return;
+    case Kind::kShrink:
+      scope_.Spawn(Do(Favour::kShrink, from, number));
       return;
     case Kind::kCheckpointDone: {
       auto it = pending_.find(number);
       if (it == pending_.end()) return;
       it->second->left.erase(from);
-      if (wire.ok == 0) it->second->result = Error(Errc::kIo, "another mount could not checkpoint");
+      if (wire.ok == 0) it->second->result = Error(Errc::kIo, "another mount could not do what was asked");
       return;
     }
     case Kind::kFreeDelta:

@@ -83,12 +83,16 @@ Task<Status> Mount::Start() {
 
   AppMessages::Handlers handlers;
   handlers.reap_again = [this](InodeNo inode) { vfs_->ReapAgain(inode); };
-  handlers.checkpoint = [this] { return CheckpointForOthers(); };
+  handlers.checkpoint = [this] { return journal_->Checkpoint(); };
+  handlers.shrink = [this] { return allocator_->ShrinkPool(); };
   handlers.free_delta = [this](int64_t blocks) { allocator_->ApplyDelta(blocks); };
   handlers.take_delta = [this] { return allocator_->TakeDelta(); };
   messages_ = std::make_unique<AppMessages>(*options_.space, std::move(handlers));
   open_locks_->SetLastClose([this](InodeNo inode) { messages_->ReapAgain(inode); });
-  if (options_.link) allocator_->SetCheckpointOthers([this] { return messages_->CheckpointOthers(); });
+  if (options_.link) {
+    allocator_->SetCheckpointOthers([this] { return messages_->CheckpointOthers(); });
+    allocator_->SetShrinkOthers([this] { return messages_->ShrinkOthers(); });
+  }
 
   Status started = co_await vfs_->Start();
   if (!started.ok()) co_return started;
@@ -162,13 +166,6 @@ Task<void> Mount::Relieve() {
   relieved_.WakeAll();
 }
 
-Task<Status> Mount::CheckpointForOthers() {
-  Status shrunk = co_await allocator_->ShrinkPool();
-  if (!shrunk.ok()) co_return shrunk;
-  Status done = co_await journal_->Checkpoint();
-  co_return done;
-}
-
 Task<Status> Mount::Adopt(MountNo journal, Interrupt* interrupt) {
   auto guard = co_await locks_->Lock(JournalResource(journal), LockMode::kEx, Interruptible(interrupt));
   if (!guard.ok()) co_return guard.error();
@@ -194,6 +191,7 @@ Task<Status> Mount::Stop() {
   if (fatal_) co_return reason_;
   if (recovery_) co_await recovery_->StopAdopting();
   messages_->Stop();
+  co_await messages_->Idle();
   stopping_ = true;
   while (relieving_) co_await relieved_.Wait();
   Status stopped = co_await vfs_->Stop();

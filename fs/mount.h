@@ -84,7 +84,6 @@ class Mount {
  private:
   Task<Status> OpenJournal();
   Task<Status> ReplayAllOwn();
-  Task<Status> CheckpointForOthers();
   // Others read what we wrote, file by file: bring all of it in place at once.
   Task<void> Relieve();
   // What a replayed journal leaves is ours now: its claims go back, its orphans are freed when nobody has them open.
