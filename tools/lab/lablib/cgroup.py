@@ -90,10 +90,11 @@ class Cgroup:
 
 
 def _stands_still(pid):
-    """Stopped by the freezer, or waiting for an answer of FUSE."""
-    where = read(f"/proc/{pid}/wchan")
-    waits = ("freez", "get_signal", "request_wait_answer", "fuse", "folio_wait", "rwsem")
-    return any(w in where for w in waits) or not os.path.exists(f"/proc/{pid}")
+    """Stopped by the freezer; waiting for an answer of FUSE; or (state D) for a lock that such a one holds: before it runs any
+    code of its own again it meets the freezer."""
+    where, stat = read(f"/proc/{pid}/wchan"), read(f"/proc/{pid}/stat")
+    waits = ("freez", "get_signal", "request_wait_answer", "fuse")
+    return not stat or stat.rpartition(")")[2].split()[0] in "DZ" or any(w in where for w in waits)
 
 
 def _uses(pid, mount, prefix):
