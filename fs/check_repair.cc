@@ -139,7 +139,8 @@ Task<Status> Checker::RebuildGroup(uint64_t n, GroupState& group) {
     group.bitmap_good.assign(geometry_.bitmap_blocks, false);
     for (uint32_t b = 0; b < geometry_.bitmap_blocks; ++b) {
       HF_CO_TRY(co_await device_.Read(geometry_.BitmapOf(n, b).v * kBlockSize, block.span()));
-      group.bitmap_good[b] = CheckBlock(std::as_const(block).span(), geometry_.BitmapOf(n, b), BlockType::kBitmap, geometry_.uuid).ok();
+      group.bitmap_good[b] = CheckBlock(std::as_const(block).span(), geometry_.BitmapOf(n, b), BlockType::kBitmap, geometry_.uuid).ok() &&
+                             BlockResource(std::as_const(block).span()) == GroupResource(n);
       std::memcpy(&group.bitmaps[b], block.data(), kBlockSize);
     }
   }

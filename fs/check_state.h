@@ -66,6 +66,7 @@ class Checker {
   void CompareBitmaps();
   void CompareGroup(uint64_t number, GroupState& group);
   void CountLinks();
+  Resource LockOf(BlockNo at, BlockType type, uint64_t inode) const;
   Task<Result<bool>> ReadBlock(BlockNo at, BlockType type, std::span<std::byte> out, const char* who, uint64_t inode,
                                RepairKind repair = RepairKind::kNone);
   void Add(Finding finding);

@@ -68,11 +68,29 @@ Task<Result<bool>> Checker::ReadBlock(BlockNo at, BlockType type, std::span<std:
     if (!read.ok()) co_return read.error();
   }
   auto checked = CheckBlock(out, at, type, geometry_.uuid);
+  if (checked.ok() && BlockResource(out) != LockOf(at, type, inode))
+    checked = holdfast::Error(Errc::kCorrupt, "block " + std::to_string(at.v) + ": belongs to the lock " + ToString(BlockResource(out)));
   if (!checked.ok()) {
     Error("bad-block", std::string(who) + ": " + checked.error().message, at.v, inode, repair);
     co_return false;
   }
   co_return true;
+}
+
+// The lock that a good block in that place names.
+Resource Checker::LockOf(BlockNo at, BlockType type, uint64_t inode) const {
+  switch (type) {
+    case BlockType::kGroup:
+    case BlockType::kBitmap:
+      return GroupResource(geometry_.GroupOf(at));
+    case BlockType::kJournalOwner:
+    case BlockType::kClaims:
+      return JournalResource(MountNo(static_cast<uint32_t>((at.v - geometry_.first_journal_block) / geometry_.journal_blocks)));
+    case BlockType::kInode:
+      return ResourceOf(InodeNo(at.v));
+    default:
+      return ResourceOf(InodeNo(inode));
+  }
 }
 
 Task<Status> Checker::LoadSuper() {
@@ -152,8 +170,7 @@ Task<Status> Checker::LoadGroups() {
     }
     group.header = As<DiskGroup>(std::as_const(block).span());
     const DiskGroup& h = group.header;
-    if (h.group != n || h.first_block != geometry_.GroupStart(n).v || h.block_count != geometry_.GroupBlocks(n) ||
-        BlockResource(std::as_const(block).span()) != GroupResource(n)) {
+    if (h.group != n || h.first_block != geometry_.GroupStart(n).v || h.block_count != geometry_.GroupBlocks(n)) {
       Error("group-header", "group " + std::to_string(n) + ": its header describes another one", geometry_.GroupStart(n).v, 0,
             RepairKind::kBitmap);
       group.lost = true;

@@ -17,6 +17,7 @@ Result<JournalHeader> Decode(const Geometry& geometry, MountNo journal, std::spa
   auto bad = [&](const char* what) {
     return Error(Errc::kCorrupt, "journal " + std::to_string(journal.v) + ": " + what);
   };
+  if (BlockResource(block) != JournalResource(journal)) return bad("its header belongs to another lock");
   if (d.journal != journal.v) return bad("its header is another journal's");
   if (d.state != static_cast<uint32_t>(JournalState::kClean) && d.state != static_cast<uint32_t>(JournalState::kDirty))
     return bad("unknown state");

@@ -70,6 +70,7 @@ Result<Superblock> DecodeSuperblock(std::span<const std::byte> block, BlockNo at
   Geometry& g = s.geometry;
   std::memcpy(g.uuid.data(), d.header.volume, 16);
   HF_TRY(CheckBlock(block, at, BlockType::kSuperblock, g.uuid));
+  if (BlockResource(block) != kSuperResource) return Error(Errc::kCorrupt, "superblock: belongs to another lock");
   if (d.format_version != kFormatVersion || d.block_bytes != kBlockSize)
     return Error(Errc::kUnsupported, "format version " + std::to_string(uint32_t{d.format_version}) + " with blocks of " +
                                          std::to_string(uint32_t{d.block_bytes}) + " bytes: this program knows version 1 with 4096");
