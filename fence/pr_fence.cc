@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "base/mutants.h"
 
 namespace holdfast::fence {
 
@@ -57,6 +58,7 @@ Task<Result<StorageProof>> PrFence::Steps(Reservations* reservations, std::strin
     if (!state.ok()) done = state.error();
     if (state.ok()) {
       for (ReservationKey key : KeysOf(state->keys, keys, whole_life, own_key_)) {
+        if (HF_MUTANT(kPreemptsDaemonOnly) && (key & 0xffff) != 0) continue;
         done = co_await reservations->Preempt(own_key_, key);
         if (!done.ok()) break;
         preempted++;
@@ -68,7 +70,7 @@ Task<Result<StorageProof>> PrFence::Steps(Reservations* reservations, std::strin
   if (!done.ok()) co_return done.error();
 
   Tell(steps, "drain", volume, nullptr);
-  done = co_await reservations->Drain();
+  if (!HF_MUTANT(kNoDrain)) done = co_await reservations->Drain();
   Tell(steps, "drain", volume, &done);
   if (!done.ok()) co_return done.error();
 
@@ -77,7 +79,7 @@ Task<Result<StorageProof>> PrFence::Steps(Reservations* reservations, std::strin
   auto state = co_await reservations->Read();
   if (!state.ok()) {
     done = state.error();
-  } else if (!KeysOf(state->keys, keys, whole_life, own_key_).empty()) {
+  } else if (!KeysOf(state->keys, keys, whole_life, own_key_).empty() && !HF_MUTANT(kPreemptsDaemonOnly)) {
     done = Error(Errc::kIo, volume + " still lists a key of the victim");
   } else if (!state->reserved || !state->all_registrants_write_exclusive) {
     done = Error(Errc::kIo, volume + " has no reservation of type write exclusive, all registrants");
@@ -111,6 +113,7 @@ Task<Status> PrFence::Drain(std::string volume) {
 
 Task<Result<StorageProof>> PrFence::FenceMount(std::string volume, ReservationKey mount_key) {
   std::vector<ReservationKey> keys(1, mount_key);
+  if (HF_MUTANT(kMountNotProven)) co_return StorageProof{};
   auto proof = co_await Fence(std::move(volume), std::move(keys), false, nullptr);
   co_return proof;
 }

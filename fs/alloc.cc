@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/alloc_claims.h"
 
 namespace holdfast::fs {
@@ -209,7 +210,7 @@ void Allocator::GiveBackMeta(BlockNo taken) { claims_->UntakeMeta(taken.v); }
 
 // The commit hook: nothing is joined, so what the claims say is what the record's bitmaps and inodes say.
 void Allocator::EncodeInto(Transaction& tx) {
-  if (!open_ || !claims_changed_) return;
+  if (!open_ || !claims_changed_ || HF_MUTANT(kClaimsUnwritten)) return;
   claims_changed_ = false;
   std::vector<ClaimExtent> all = claims_->All();
   std::span<const ClaimExtent> rest = all;

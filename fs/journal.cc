@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/journal_internal.h"
 
 namespace holdfast::fs {
@@ -128,6 +129,7 @@ Task<Status> Journal::Commit() {
 
 Task<Status> Journal::Sync() {
   if (failed_) co_return failure_;
+  if (HF_MUTANT(kSyncUnflushed)) co_return Status();
   uint64_t data = data_device_.writes();
   uint64_t before = committed_sequence_;
   bool in_progress = before + 1 < running_sequence_;

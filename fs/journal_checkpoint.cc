@@ -4,6 +4,8 @@
 
 #include "fs/journal_internal.h"
 
+#include "base/mutants.h"
+
 namespace holdfast::fs {
 
 // One set of writes in place; the last to finish wakes the caller.
@@ -174,7 +176,7 @@ std::vector<uint64_t> Journal::PendingUpTo(uint64_t sequence) const {
 }
 
 Task<Status> Journal::CheckpointTo(uint64_t sequence) {
-  if (mutant_ == JournalMutant::kTailEarly) {
+  if (mutant_ == JournalMutant::kTailEarly || HF_MUTANT(kTailEarly)) {
     for (auto& record : records_) {
       if (record->sequence <= sequence) record->left = 0;
     }
@@ -194,7 +196,7 @@ Task<Status> Journal::AdvanceTail() {
   size_t done = 0;
   while (done < records_.size() && records_[done]->left == 0) ++done;
   if (done == 0) co_return Status();
-  if (mutant_ != JournalMutant::kTailEarly) HF_CO_TRY(co_await FlushShared());
+  if (mutant_ != JournalMutant::kTailEarly && !HF_MUTANT(kTailEarly)) HF_CO_TRY(co_await FlushShared());
   const Record& last = *records_[done - 1];
   header_.tail_position = (last.position + last.blocks) % log_blocks_;
   header_.tail_sequence = last.sequence + 1;

@@ -4,6 +4,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/journal_internal.h"
 
 namespace holdfast::fs {
@@ -155,7 +156,7 @@ Task<Status> Journal::WriteRecord(std::shared_ptr<Record> record) {
     co_return done;
   }
   bool unflushed = !tracked_ || Unflushed(data_device_.writes());
-  bool ordered = !tracked_ || (record->ordered && mutant_ != JournalMutant::kUnordered);
+  bool ordered = !tracked_ || (record->ordered && mutant_ != JournalMutant::kUnordered && !HF_MUTANT(kDataUnordered));
   if (!unflushed || !ordered) {
     // Nothing fresh becomes reachable. One flush makes the record durable, and overwritten data with it.
     auto written = co_await WriteLog(record->position, all, unflushed ? WriteFlags::kNone : WriteFlags::kFua);
@@ -164,7 +165,7 @@ Task<Status> Journal::WriteRecord(std::shared_ptr<Record> record) {
     co_return flushed;
   }
   HF_CO_TRY(co_await WriteLog(record->position, all.first(body), WriteFlags::kNone));
-  if (mutant_ != JournalMutant::kCommitBeforeImages) HF_CO_TRY(co_await FlushShared());
+  if (mutant_ != JournalMutant::kCommitBeforeImages && !HF_MUTANT(kCommitBeforeImages)) HF_CO_TRY(co_await FlushShared());
   auto done = co_await WriteLog(commit_at, all.subspan(body), WriteFlags::kFua);
   co_return done;
 }

@@ -1,5 +1,7 @@
 #include "fs/open_locks.h"
 
+#include "base/mutants.h"
+
 namespace holdfast::fs {
 
 OpenLocks::OpenLocks(LockTable& locks) : locks_(locks) { locks_.SetPolite(LockType::kOpen); }
@@ -32,7 +34,7 @@ Task<Result<LockGuard>> OpenLocks::TryReap(InodeNo inode) {
   if (OpenHere(inode)) co_return LockGuard();
   LockOptions options;
   options.noqueue = true;
-  auto guard = co_await locks_.Lock(OpenResource(inode), LockMode::kEx, options);
+  auto guard = co_await locks_.Lock(OpenResource(inode), HF_MUTANT(kReapsOpenFiles) ? LockMode::kPr : LockMode::kEx, options);
   if (!guard.ok() && guard.code() == Errc::kWouldBlock) co_return LockGuard();
   co_return guard;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/replay.h"
 #include "fs/resource.h"
 
@@ -71,7 +72,7 @@ bool RecoveryDriver::MayAdopt(MountNo journal) const {
 }
 
 void RecoveryDriver::InterruptAdoption() {
-  if (interrupt_) interrupt_->Raise();
+  if (interrupt_ && !HF_MUTANT(kAdoptionHoldsOn) && !HF_MUTANT(kAdoptBeforeBury)) interrupt_->Raise();
 }
 
 void RecoveryDriver::SetAdopt(AdoptFn adopt) {
@@ -80,7 +81,7 @@ void RecoveryDriver::SetAdopt(AdoptFn adopt) {
 }
 
 void RecoveryDriver::StartAdopting() {
-  if (adopting_ || !adopt_ || stopped_ || to_adopt_.empty() || AnyOwed()) return;
+  if (adopting_ || !adopt_ || stopped_ || to_adopt_.empty() || (AnyOwed() && !HF_MUTANT(kAdoptBeforeBury))) return;
   adopting_ = true;
   scope_.Spawn(AdoptAll());
 }
@@ -89,7 +90,7 @@ void RecoveryDriver::StartAdopting() {
 // the journal that is adopted may be owed again meanwhile, by its next owner, whose replay needs its lock. So this runs
 // beside the burying, only while nothing is owed, and lets everything go when something is.
 Task<void> RecoveryDriver::AdoptAll() {
-  while (!stopped_ && adopt_ && !to_adopt_.empty() && !AnyOwed()) {
+  while (!stopped_ && adopt_ && !to_adopt_.empty() && (!AnyOwed() || HF_MUTANT(kAdoptBeforeBury))) {
     MountNo journal = *to_adopt_.begin();
     to_adopt_.erase(to_adopt_.begin());
     if (!MayAdopt(journal)) continue;
@@ -157,7 +158,7 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
 
   Step("locking " + Text(victim));
   dlm::LockId lock = parts_.space->Create(DlmName(JournalResource(victim.mount)), {});
-  Status locked = co_await parts_.space->Request(lock, dlm::Mode::kEX, dlm::Flags::kRecovery);
+  Status locked = co_await parts_.space->Request(lock, dlm::Mode::kEX, HF_MUTANT(kReplayOrdinaryLock) ? dlm::Flags::kNone : dlm::Flags::kRecovery);
   Status done = locked;
   if (locked.ok()) {
     done = co_await ReplayLocked(victim, *claim);
@@ -170,6 +171,7 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
   if (victim.mount != parts_.self.mount) {
     to_adopt_.insert(victim.mount);
     StartAdopting();
+    while (HF_MUTANT(kAdoptBeforeBury) && adopting_) co_await changed_.Wait();
   }
   co_return Status();
 }
@@ -188,7 +190,7 @@ Task<Status> RecoveryDriver::ReplayLocked(dlm::Victim victim, dlm::ReplayClaim c
     const OwnerStamp& owner = header->owner;
     bool same = owner.node == claim.victim.node && owner.incarnation == claim.victim.incarnation &&
                 owner.nonce == claim.victim.nonce && owner.mount == claim.mount;
-    if (!same) {
+    if (!same && !HF_MUTANT(kReplayNoOwnerCheck)) {
       // The victim died before it took the journal over; what stands there is an older owner's. That one is either owed
       // under its own name or was replayed, so nobody may touch it under this token.
       co_return Error(Errc::kConflict, Text(victim) + " is owned by " +

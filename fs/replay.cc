@@ -5,6 +5,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/mutants.h"
 #include "base/sync.h"
 #include "fs/meta_block.h"
 
@@ -170,14 +171,14 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
         if (!answer.ok()) co_return answer.error();
         it = known.emplace(resource, *answer).first;
       }
-      if (!it->second) {
+      if (!it->second && !HF_MUTANT(kReplayAll)) {
         ++report.not_frozen;
         continue;
       }
     }
     auto needs = co_await NeedsImage(device, geometry, BlockNo(block), image.version, frozen != nullptr);
     if (!needs.ok()) co_return needs.error();
-    if (*needs) {
+    if (*needs || HF_MUTANT(kReplayOlder)) {
       apply.push_back(block);
     } else {
       ++report.newer;
@@ -192,7 +193,7 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
     report.applied += n;
     i += n;
   }
-  HF_CO_TRY(co_await device.Flush());
+  if (!HF_MUTANT(kReplayCleanEarly)) HF_CO_TRY(co_await device.Flush());
   JournalHeader header = log->header;
   header.state = JournalState::kClean;
   ++header.life;

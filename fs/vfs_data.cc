@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "fs/vfs.h"
+#include "base/mutants.h"
 #include "fs/vfs_data.h"
 
 namespace holdfast::fs {
@@ -141,7 +142,7 @@ Task<Result<WriteResult>> Vfs::Write(KernelInode node, uint64_t offset, std::spa
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
   if (!inode->regular()) co_return inode->directory() ? Errc::kIsDirectory : Errc::kInvalid;
-  if (options.append) offset = inode->size();
+  if (options.append && !HF_MUTANT(kAppendAtOffset)) offset = inode->size();
   WriteResult result;
   result.offset = offset;
   result.bytes = in.size();

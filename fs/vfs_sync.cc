@@ -1,6 +1,7 @@
 // Vfs: durability: fsync, flush, syncfs.
 #include <algorithm>
 
+#include "base/mutants.h"
 #include "fs/vfs.h"
 #include "fs/vfs_core.h"
 
@@ -10,6 +11,7 @@ namespace holdfast::fs {
 Task<Status> Vfs::Fsync(KernelInode node, bool data_only, Interrupt* interrupt) {
   (void)data_only;  // sizes and extents are metadata of every record; times cost nothing more
   VfsCore* core = core_.get();
+  if (HF_MUTANT(kFsyncOwnOnly) && core->table.Peek(node == kRootNode ? core->root() : InodeNo(node & kInodeMask)) == nullptr) co_return Status();
   auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   if ((*locked)->data.dirty() || (*locked)->dirty_core) {

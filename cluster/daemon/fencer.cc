@@ -1,6 +1,7 @@
 #include "cluster/daemon/fencer.h"
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "cluster/daemon/timeline.h"
 
 namespace holdfast::cluster {
@@ -116,7 +117,11 @@ Task<Status> Fencer::Prove(Life victim, std::shared_ptr<Work> work) {
   work->doing = "fencing";
   bool former_self = victim.node == parts_->self->id;
   Result<std::vector<FenceProof>> proofs = Errc::kNotFound;
-  if (former_self) {
+  if (HF_MUTANT(kTokenBeforeProof)) {
+    FenceProof believed;
+    believed.set_kind(STORAGE);
+    proofs = std::vector<FenceProof>(1, believed);
+  } else if (former_self) {
     proofs = co_await ProveFormerSelf(victim, work);
   } else {
     proofs = co_await ProveOther(victim, work);
@@ -237,7 +242,7 @@ Task<Status> Fencer::EndReaders(Life victim, std::shared_ptr<Work> work) {
   work->doing = "waiting for its cached readers to end";
   const Timing& t = parts_->config->timing;
   Instant seen = parts_->engine->EvictionSeenAt(victim).value_or(parts_->Now());
-  co_await SleepUntil(seen + t.lease + t.lease_margin);
+  if (!HF_MUTANT(kReadersEndAtOnce)) co_await SleepUntil(seen + t.lease + t.lease_margin);
   FenceArgs args = Args(victim);
   ChangeFn open = [args](const ClusterState& s) { return ReadersEnded(s, args); };
   auto opened = co_await Persist(parts_, open);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "tests/sim/seeds.h"
 #include "tests/whole/commit.h"
+#include "tests/whole/mutants.h"
 #include "tests/whole/run.h"
 
 namespace holdfast::whole {
@@ -47,8 +48,8 @@ int Many(const RunOptions& options, uint64_t count, double minutes) {
     auto report = sim::RunSeeds(how, one);
     for (const auto& f : report.failures) {
       ++failed;
-      std::printf("seed %llu: %s\n  replay: holdfast-sim --scenario %s --seed %llu --trace\n", static_cast<unsigned long long>(f.seed),
-                  f.what.c_str(), options.scenario.c_str(), static_cast<unsigned long long>(f.seed));
+      std::printf("seed %llu: %s\n  replay: holdfast-sim%s --scenario %s --seed %llu --trace\n", static_cast<unsigned long long>(f.seed),
+                  f.what.c_str(), options.model ? " --model" : "", options.scenario.c_str(), static_cast<unsigned long long>(f.seed));
     }
     done += how.count;
   }
@@ -56,6 +57,54 @@ int Many(const RunOptions& options, uint64_t count, double minutes) {
               static_cast<unsigned long long>(failed), seconds(), static_cast<double>(done) / seconds());
   std::fflush(nullptr);
   return failed == 0 ? 0 : 1;
+}
+
+// The seeds that it took for one mutant; 0: not found.
+uint64_t SeedsFor(const KnownMutant& mutant, const RunOptions& base, uint64_t first, uint64_t most, std::string* what) {
+  auto one = [&](uint64_t seed) {
+    RunOptions o = base;
+    o.seed = seed;
+    o.scenario = mutant.scenario;
+    o.model = mutant.model;
+    SetMutant(mutant.name);
+    std::string wrong = Run(o).wrong;
+    std::replace(wrong.begin(), wrong.end(), '\n', ' ');
+    return wrong;
+  };
+  for (uint64_t done = 0; done < most;) {
+    sim::SeedOptions how;
+    how.first = first + done;
+    how.count = std::min<uint64_t>(most - done, 20);
+    how.batch = 5;
+    how.seconds_max = 60;
+    how.failures_max = 1;
+    auto report = sim::RunSeeds(how, one);
+    if (!report.failures.empty()) {
+      *what = report.failures.front().what;
+      return report.failures.front().seed;
+    }
+    done += how.count;
+  }
+  return 0;
+}
+
+int ProveMutants(const RunOptions& base, const std::string& only, uint64_t most) {
+  SetLogLevel(LogLevel::kOff);
+  int escaped = 0;
+  for (const KnownMutant& mutant : KnownMutants()) {
+    if (!only.empty() && mutant.name != only) continue;
+    std::string what;
+    uint64_t seed = mutant.seed != 0 ? SeedsFor(mutant, base, mutant.seed, 1, &what) : 0;
+    bool known = seed != 0;
+    if (seed == 0) seed = SeedsFor(mutant, base, 1, most, &what);
+    if (seed == 0) ++escaped;
+    std::printf("%-28s %-12s %-5s seed %-5s %s\n", mutant.name.c_str(), mutant.scenario.c_str(), mutant.model ? "model" : "",
+                seed == 0 ? "none" : std::to_string(seed).c_str(),
+                seed == 0 ? "NOT FOUND" : (std::string(known ? "(known) " : "") + what.substr(0, 100)).c_str());
+    std::fflush(stdout);
+  }
+  std::printf("%d mutants not found\n", escaped);
+  return escaped == 0 ? 0 : 1;
 }
 
 int Main(int argc, char** argv) {
@@ -68,6 +117,13 @@ int Main(int argc, char** argv) {
   app.add_option("--without", without, "kinds of faults to leave out")->check(CLI::IsMember(FaultKinds()));
   std::vector<size_t> drop;
   app.add_option("--drop", drop, "numbers of faults of the plan to leave out");
+  std::string mutant;
+  app.add_option("--mutant", mutant, "switches a known bug on (--mutants lists them)");
+  bool mutants = false, prove_mutants = false;
+  uint64_t seeds_max = 300;
+  app.add_flag("--mutants", mutants, "lists the known bugs");
+  app.add_flag("--prove-mutants", prove_mutants, "each known bug must be found by its known seed, else by one of --most seeds");
+  app.add_option("--most", seeds_max, "seeds for each mutant");
   app.add_flag("--trace", options.trace, "the whole story");
   uint64_t count = 0;
   double minutes = 0;
@@ -81,6 +137,16 @@ int Main(int argc, char** argv) {
   }
   options.without = {without.begin(), without.end()};
   options.drop = {drop.begin(), drop.end()};
+  if (mutants) {
+    for (const auto& m : KnownMutants()) std::printf("%s\n", m.name.c_str());
+    return 0;
+  }
+  if (!SetMutant(mutant)) {
+    std::fprintf(stderr, "holdfast-sim: no mutant '%s'\n", mutant.c_str());
+    return 2;
+  }
+  options.broken = [] { return BrokenInvariant(); };
+  if (prove_mutants) return ProveMutants(options, mutant, seeds_max);
   if (count > 0 || minutes > 0) return Many(options, count, minutes);
   SetLogLevel(options.trace ? LogLevel::kDebug : LogLevel::kOff);
   RunResult result = Run(options);

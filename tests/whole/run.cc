@@ -51,7 +51,9 @@ class Runner {
   }
 
  private:
-  const std::string& Wrong() const {
+  const std::string& Wrong() {
+    if (options_.broken && broken_.empty()) broken_ = options_.broken();
+    if (!broken_.empty()) return broken_;
     const std::string& a = cluster_->checker().violation();
     return a.empty() ? clients_->Violation() : a;
   }
@@ -270,6 +272,7 @@ class Runner {
   std::unique_ptr<Clients> clients_;
   std::unique_ptr<Cluster> cluster_;
   std::string story_;
+  std::string broken_;
   bool wiped_ = false;
   uint32_t snapshots_ = 0;
 };

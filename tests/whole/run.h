@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct RunOptions {
   std::string scenario = "storm";
   std::set<std::string> without; // kinds of faults left out
   std::set<size_t> drop;         // numbers of the plan's faults left out (shrinking)
+  std::function<std::string()> broken;  // asked often: an invariant of the code's own that broke; may be empty
   bool trace = false;            // every line of the log, with the world's time, to standard error
   bool model = false;            // clients with a model of the kernel's caches (model/)
 };

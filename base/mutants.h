@@ -1,0 +1,46 @@
+// Mutants: known bugs behind switches, compiled only into simulator builds (HF_MUTANTS), where a campaign proves that its
+// checkers catch each of them (tests/whole, "whole mutants"). In every other build HF_MUTANT(x) is the constant false. One per
+// rule that was paid for and per ordering that matters. dlm/mutants.h and cluster/mutants.h have those of the pure cores.
+#pragma once
+
+namespace holdfast {
+
+enum class Mutant {
+  kNone,
+  kAdoptBeforeBury,      // orphans and claims of one victim are adopted before the next is replayed
+  kAdoptionHoldsOn,      // an adoption is not interrupted when its journal is owed again
+  kReplayAll,            // images of resources that were handed over are replayed too
+  kReplayOlder,          // images are written over newer blocks
+  kReplayCleanEarly,     // the journal is marked clean before the replayed images are flushed
+  kReplayNoOwnerCheck,   // the token's owner and the journal's need not be one
+  kReplayOrdinaryLock,   // the replay's lock waits behind the gates
+  kTokenBeforeProof,     // the fence token is written before anything was done
+  kNoDrain,              // what the array had accepted is not waited for
+  kPreemptsDaemonOnly,   // the victim's mounts keep their keys
+  kReadersEndAtOnce,     // the second gate does not wait for lease and margin
+  kMountNotProven,       // a dead mount on a living node counts as gone at once
+  kLeaseNotEnforced,     // submits after the lease's end
+  kLetGoUnwritten,       // EX goes without writing in place
+  kLetGoUnforgotten,     // caches outlive the lock
+  kDataUnordered,        // the commit record does not wait for fresh data
+  kCommitBeforeImages,
+  kTailEarly,            // the tail moves before what it leaves is in place
+  kSyncUnflushed,        // fsync answers without a commit
+  kClaimsUnwritten,      // blocks taken for data are nowhere on disk
+  kMetaFreeAtOnce,       // a metadata block becomes plain free space at once
+  kNoVersionFloor,       // a block used again starts its versions anew
+  kReapsOpenFiles,       // an orphan is freed while another mount has it open
+  kOwedNumberReused,     // the journal of a dead mount is given out before its replay
+  kFsyncOwnOnly,         // fsync does not reach what another mount has written
+  kAppendAtOffset,       // O_APPEND goes where the kernel believes the end to be
+  kEnd,
+};
+
+#ifdef HF_MUTANTS
+inline Mutant g_whole_mutant = Mutant::kNone;
+#define HF_MUTANT(name) (::holdfast::g_whole_mutant == ::holdfast::Mutant::name)
+#else
+#define HF_MUTANT(name) false
+#endif
+
+}  // namespace holdfast

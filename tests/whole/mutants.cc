@@ -1,0 +1,81 @@
+#include "tests/whole/mutants.h"
+
+#include "base/mutants.h"
+#include "dlm/mutants.h"
+
+namespace holdfast::whole {
+namespace {
+
+struct Entry {
+  const char* name;
+  Mutant whole;
+  dlm::Mutant locks;
+  const char* scenario;
+  bool model;
+  uint64_t seed;
+};
+using W = Mutant;
+using L = dlm::Mutant;
+
+const Entry kEntries[] = {
+    {"adopt-before-bury", W::kAdoptBeforeBury, L::kNone, "double-kill", false, 0},
+    {"adoption-holds-on", W::kAdoptionHoldsOn, L::kNone, "storm", false, 0},
+    {"replay-all", W::kReplayAll, L::kNone, "storm", false, 0},
+    {"replay-older", W::kReplayOlder, L::kNone, "storm", false, 0},
+    {"replay-clean-early", W::kReplayCleanEarly, L::kNone, "blackout", false, 0},
+    {"replay-no-owner-check", W::kReplayNoOwnerCheck, L::kNone, "blackout", false, 0},
+    {"replay-ordinary-lock", W::kReplayOrdinaryLock, L::kNone, "storm", false, 0},
+    {"token-before-proof", W::kTokenBeforeProof, L::kNone, "zombie", false, 0},
+    {"no-drain", W::kNoDrain, L::kNone, "storm", false, 0},
+    {"preempts-daemon-only", W::kPreemptsDaemonOnly, L::kNone, "zombie", false, 0},
+    {"readers-end-at-once", W::kReadersEndAtOnce, L::kNone, "split", false, 0},
+    {"mount-not-proven", W::kMountNotProven, L::kNone, "mounts", false, 0},
+    {"lease-not-enforced", W::kLeaseNotEnforced, L::kNone, "split", true, 0},
+    {"let-go-unwritten", W::kLetGoUnwritten, L::kNone, "storm", false, 0},
+    {"let-go-unforgotten", W::kLetGoUnforgotten, L::kNone, "storm", false, 0},
+    {"data-unordered", W::kDataUnordered, L::kNone, "blackout", false, 0},
+    {"commit-before-images", W::kCommitBeforeImages, L::kNone, "blackout", false, 0},
+    {"tail-early", W::kTailEarly, L::kNone, "blackout", false, 0},
+    {"sync-unflushed", W::kSyncUnflushed, L::kNone, "storm", false, 0},
+    {"claims-unwritten", W::kClaimsUnwritten, L::kNone, "storm", false, 0},
+    {"meta-free-at-once", W::kMetaFreeAtOnce, L::kNone, "storm", false, 0},
+    {"no-version-floor", W::kNoVersionFloor, L::kNone, "storm", false, 0},
+    {"reaps-open-files", W::kReapsOpenFiles, L::kNone, "storm", true, 0},
+    {"owed-number-reused", W::kOwedNumberReused, L::kNone, "storm", false, 0},
+    {"fsync-own-only", W::kFsyncOwnOnly, L::kNone, "storm", true, 0},
+    {"append-at-offset", W::kAppendAtOffset, L::kNone, "calm", true, 0},
+    {"dlm-freeze-forgets-unknown", W::kNone, L::kFreezeForgetsUnknownNames, "storm", false, 0},
+    {"dlm-remove-without-count", W::kNone, L::kRemoveWithoutCount, "storm", false, 0},
+    {"dlm-drops-old-messages", W::kNone, L::kDropsOldMessages, "storm", false, 0},
+    {"dlm-reports-granted", W::kNone, L::kReportsGranted, "storm", false, 0},
+    {"dlm-compares-by-node", W::kNone, L::kComparesByNode, "storm", false, 0},
+    {"dlm-ignores-second-gate", W::kNone, L::kIgnoresSecondGate, "storm", false, 0},
+    {"dlm-grants-before-fenced", W::kNone, L::kGrantsBeforeFenced, "storm", false, 0},
+    {"dlm-recovery-grant-proves", W::kNone, L::kRecoveryGrantProves, "storm", false, 0},
+};
+
+}  // namespace
+
+std::vector<KnownMutant> KnownMutants() {
+  std::vector<KnownMutant> out;
+  for (const Entry& e : kEntries) out.push_back({e.name, e.scenario, e.model, e.seed});
+  return out;
+}
+
+bool SetMutant(const std::string& name) {
+  g_whole_mutant = Mutant::kNone;
+  dlm::g_mutant = dlm::Mutant::kNone;
+  dlm::g_broken_invariant.clear();
+  if (name.empty()) return true;
+  for (const Entry& e : kEntries) {
+    if (name != e.name) continue;
+    g_whole_mutant = e.whole;
+    dlm::g_mutant = e.locks;
+    return true;
+  }
+  return false;
+}
+
+const std::string& BrokenInvariant() { return dlm::g_broken_invariant; }
+
+}  // namespace holdfast::whole
