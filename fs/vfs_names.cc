@@ -106,6 +106,10 @@ Task<Result<Entry>> Vfs::Create(KernelInode parent, std::string name, uint32_t m
     uint64_t acquisition = dir->guard().acquisition();
     KernelInode node = NodeOf(found->inode, found->generation, core->root());
     dir->Release();
+    // The kernel did not see this name when it asked. A directory cannot be opened so; for anything else that is no file
+    // the VFS must walk the path again.
+    if (found->type == FileType::kDirectory) co_return Errc::kIsDirectory;
+    if (found->type != FileType::kRegular) co_return Errc::kStale;
     auto opened = co_await Open(node, options);
     if (opened.code() == Errc::kStale) continue;  // removed meanwhile: make it after all
     if (!opened.ok()) co_return opened.error();
