@@ -43,10 +43,11 @@ KernelCache::DirRequest::~DirRequest() {
   cache_->Tidy(dir_);
 }
 
-KernelCache::PageRequest::PageRequest(KernelCache* cache, KernelInode inode, uint64_t offset, uint64_t length, bool write)
+KernelCache::PageRequest::PageRequest(KernelCache* cache, KernelInode inode, uint64_t offset, uint64_t length, bool write,
+                                      bool dirty)
     : cache_(cache), inode_(inode), id_(cache->next_page_request_++) {
   Node& node = cache_->Get(inode);
-  node.page_requests.emplace(id_, Pages{offset, length, write});
+  node.page_requests.emplace(id_, Pages{offset, length, write, dirty, nullptr});
   ++node.page_events;
   node.pages = true;
 }

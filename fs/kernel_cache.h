@@ -56,7 +56,8 @@ class KernelCache : public KernelHooks {
   // READ or WRITE of the page cache: from arrival to reply.
   class PageRequest {
    public:
-    PageRequest(KernelCache* cache, KernelInode inode, uint64_t offset, uint64_t length, bool write);
+    // dirty: a whole page of a mapping, written back.
+    PageRequest(KernelCache* cache, KernelInode inode, uint64_t offset, uint64_t length, bool write, bool dirty = false);
     PageRequest(PageRequest&& o) noexcept : cache_(std::exchange(o.cache_, nullptr)), inode_(o.inode_), id_(o.id_) {}
     PageRequest& operator=(PageRequest&&) = delete;
     ~PageRequest();
@@ -83,6 +84,11 @@ class KernelCache : public KernelHooks {
   void Renamed(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child, bool is_dir);
   // Pages may be cached from now on: OPEN of a cached handle, a page READ, a fault.
   void GavePages(KernelInode inode);
+  // May the kernel have pages of it?
+  bool HasPages(KernelInode inode) const {
+    auto it = nodes_.find(inode);
+    return it != nodes_.end() && it->second.pages;
+  }
   void LookedUp(KernelInode inode);
   // True when the kernel knows the inode no more.
   bool Forget(KernelInode inode, uint64_t count);
@@ -133,6 +139,8 @@ class KernelCache : public KernelHooks {
   struct Pages {
     uint64_t offset = 0, length = 0;
     bool write = false;
+    bool dirty = false;
+    std::shared_ptr<Notice> notice;  // of a WRITE's last page, which may be locked until the reply or not
   };
   struct Node {
     uint64_t lookups = 0;
@@ -166,7 +174,9 @@ class KernelCache : public KernelHooks {
   void Tidy(KernelInode inode);
   bool KeepName(Node& dir, std::string_view name, bool is_dir);
   bool Contended(const Node& dir) const;
-  Task<Status> DropPages(KernelInode inode, Resource resource);
+  Task<Status> DropPages(KernelInode inode, Resource resource, LockMode from);
+  std::vector<std::pair<uint64_t, uint64_t>> LeftOut(Node& node, KernelInode inode, LockMode from,
+                                                     std::vector<std::shared_ptr<Notice>>* own);
   Task<Status> DropAttr(KernelInode inode);
   Task<Status> DropNames(KernelInode inode, Resource resource);
   Task<bool> Await(std::shared_ptr<Notice> notice, Duration patience);

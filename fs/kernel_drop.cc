@@ -40,7 +40,6 @@ bool KernelCache::NeedsDrop(Resource resource, LockMode from, LockMode to) {
 }
 
 Task<Status> KernelCache::DropKernel(Resource resource, LockMode from, LockMode to) {
-  (void)from;
   KernelInode inode = by_block_[resource.number];
   ++Get(inode).drops;
   Status result;
@@ -53,7 +52,7 @@ Task<Status> KernelCache::DropKernel(Resource resource, LockMode from, LockMode 
   }
   // Asked only now: page READs are still served meanwhile.
   if (Get(inode).pages) {
-    Status pages = co_await DropPages(inode, resource);
+    Status pages = co_await DropPages(inode, resource, from);
     if (result.ok()) result = pages;
   } else {
     locks_.ClosePageWindow(resource);
@@ -79,23 +78,38 @@ Task<Status> KernelCache::DropAttr(KernelInode inode) {
   co_return Status();
 }
 
+// What an invalidation cannot wait for: pages of requests that are held back. READs lock theirs until they are answered. Of a
+// partial WRITE the kernel keeps the last page locked if it was not up to date; whether it was nobody tells us, so that page
+// gets a notification of its own, which may return late. A dirty page of a mapping is no such case: its WRITE is served
+// under the EX that is still held, and its bytes must be in our hands before EX goes.
+std::vector<std::pair<uint64_t, uint64_t>> KernelCache::LeftOut(Node& node, KernelInode inode, LockMode from,
+                                                                std::vector<std::shared_ptr<Notice>>* own) {
+  std::vector<std::pair<uint64_t, uint64_t>> taken;
+  for (auto& [id, pages] : node.page_requests) {
+    if (pages.dirty && from == LockMode::kEx) continue;
+    if (!pages.write) {
+      taken.emplace_back(pages.offset, pages.length);
+      continue;
+    }
+    uint64_t last = (pages.offset + pages.length - (pages.length > 0 ? 1 : 0)) / kPage * kPage;
+    taken.emplace_back(last, 1);
+    if (!pages.notice || pages.notice->done) pages.notice = NotifyInode(inode, static_cast<int64_t>(last), kPage);
+    own->push_back(pages.notice);
+  }
+  counters_.left_out += taken.size();
+  return taken;
+}
+
 // Rule 2. Rounds end when no page request came or went during one.
-Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource) {
+Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource, LockMode from) {
   for (int round = 0;; ++round) {
     Node& node = Get(inode);
     if (node.lookups == 0) break;
     if (round >= kOpenRounds) node.gate_closed = true;
     uint64_t events = node.page_events;
     std::vector<std::pair<uint64_t, uint64_t>> taken;
-    if (round > 0) {
-      for (auto& [id, pages] : node.page_requests) {
-        // Of a partial WRITE the kernel keeps the last page locked, no other.
-        uint64_t last = pages.offset + pages.length - (pages.length > 0 ? 1 : 0);
-        taken.push_back(pages.write ? std::pair{last, uint64_t{1}} : std::pair{pages.offset, pages.length});
-      }
-      counters_.left_out += taken.size();
-    }
-    std::vector<std::shared_ptr<Notice>> notices;
+    std::vector<std::shared_ptr<Notice>> notices, own;
+    if (round > 0) taken = LeftOut(node, inode, from, &own);
     for (auto [offset, length] : Complement(taken)) notices.push_back(NotifyInode(inode, offset, length));
     bool all_done = true;
     bool under_way = false;
@@ -107,6 +121,7 @@ Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource) {
       if (notice->status.code() != Errc::kNotFound) co_return notice->status;
       under_way = true;
     }
+    for (auto& notice : own) co_await Await(notice, std::max(patience_ends - clock_.Now(), Duration{1}));
     Node& after = Get(inode);
     if (all_done && !under_way && after.page_events == events) break;
     // Large folios: a neighbour of a page that a held READ locks blocks too. Serve those READs under the old lock.

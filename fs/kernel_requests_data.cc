@@ -160,8 +160,10 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
     reply->Error(written.error());
     co_return;
   }
-  // Rule 4: the kernel believes in another place; what it caches of the true one is old.
-  if (options.append && written->offset != offset) {
+  // Rule 4: the kernel believes in another place; what it caches of the true one is old. And a direct WRITE drops the pages
+  // of its range before it is sent, in older kernels not after: what was read in between is old as well.
+  bool elsewhere = options.append && written->offset != offset;
+  if (elsewhere || (handle->direct && !options.page_io && cache().HasPages(inode))) {
     co_await cache().DropRange(inode, static_cast<int64_t>(written->offset), static_cast<int64_t>(written->bytes));
   }
   if (options.kill_privileges && cache().SetIdGiven(inode)) co_await cache().DropRange(inode, -1, 0);
@@ -248,7 +250,9 @@ void KernelRequests::Write(KernelReplyPtr reply, FileHandle* handle, uint64_t of
                            WriteOptions options) {
   if (Refused(*reply)) return;
   std::optional<PageRequest> pages;
-  if (!handle->direct || options.page_io) pages.emplace(&cache(), handle->inode, offset, data.size(), true);
+  if (!handle->direct || options.page_io) {
+    pages.emplace(&cache(), handle->inode, offset, data.size(), true, options.page_io);
+  }
   Detach(DoWrite(std::move(reply), std::move(pages), handle, offset, data, options));
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/cached_lock.h"
 #include "fs/lock_port.h"
 #include "fs/lock_table.h"
@@ -94,7 +95,7 @@ Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
   lock.acquiring = LockMode::kNone;
   if (failed_) co_return false;
   if (got.ok()) {
-    if (lock.held == LockMode::kNone) lock.acquisition = next_acquisition_++;
+    if (lock.held == LockMode::kNone && !(HF_MUTANT(kLetGoUnforgotten) && lock.acquisition != 0)) lock.acquisition = next_acquisition_++;
     lock.held = mode;
     lock.granted_at = lock.last_used = clock_.Now();
     lock.step = "held";
@@ -143,6 +144,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   lock.stop_new = true;
   lock.page_window = true;
   lock.step = "letting go: users finish";
+  GrantWaiters(lock);
   while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
   Instant begun = clock_.Now();
   if (kernel_ && !failed_ && kernel_->NeedsDrop(lock.resource, from, to)) {
@@ -153,7 +155,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
   lock.page_window = lock.admit_page_reads = false;
   while (lock.guards() > 0 && !failed_) co_await lock.drained.Wait();
   LockHooks* hooks = hooks_[static_cast<uint8_t>(lock.resource.type)];
-  if (hooks && from == LockMode::kEx && !failed_) {
+  if (hooks && from == LockMode::kEx && !failed_ && !HF_MUTANT(kLetGoUnwritten)) {
     lock.step = "letting go: writing in place";
     CountRelief();
     Status flushed = co_await hooks->Flush(lock.resource);
@@ -167,11 +169,11 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
     }
   }
   if (failed_) co_return;
-  if (hooks) hooks->Drop(lock.resource, to);
+  if (hooks && !HF_MUTANT(kLetGoUnforgotten)) hooks->Drop(lock.resource, to);
   let_go_cost_ = (let_go_cost_ * 7 + (clock_.Now() - begun)) / 8;
   lock.step = "letting go: lock manager";
   lock.held = to;
-  if (to == LockMode::kNone) lock.acquisition = 0;
+  if (to == LockMode::kNone && !HF_MUTANT(kLetGoUnforgotten)) lock.acquisition = 0;
   Status lowered = co_await port_.Lower(lock.resource, from, to);
   if (!lowered.ok() && !failed_ && fatal_) fatal_(lowered.error());
   lock.stop_new = false;

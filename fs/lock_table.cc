@@ -118,14 +118,19 @@ void LockTable::Enqueue(CachedLock& lock, Waiter* waiter) {
   Kick(lock);
 }
 
-// Serves the queue as far as the granted mode and the guards allow.
+// Serves the queue as far as the granted mode and the guards allow. Once the lock is being let go, page I/O does not stand
+// behind what waits for the lock's return: it may have come before the letting go began, and the kernel waits for it.
 void LockTable::GrantWaiters(CachedLock& lock) {
-  while (!lock.waiters.empty()) {
-    Waiter* w = lock.waiters.front();
+  for (size_t i = 0; i < lock.waiters.size();) {
+    Waiter* w = lock.waiters[i];
     LockMode mode = Needed(lock, w->mode, w->options);
     bool open = !lock.stop_new || (w->options.page_io && lock.page_window);
-    if (!open || !Covers(lock.held, mode) || !Compatible(lock, mode)) return;
-    lock.waiters.pop_front();
+    if (!open || !Covers(lock.held, mode) || !Compatible(lock, mode)) {
+      if (!lock.page_window) return;
+      ++i;
+      continue;
+    }
+    lock.waiters.erase(lock.waiters.begin() + static_cast<ptrdiff_t>(i));
     (mode == LockMode::kEx ? lock.ex_guards : lock.pr_guards)++;
     w->guard = LockGuard(this, &lock, mode);
     w->home->Post(w->handle);
