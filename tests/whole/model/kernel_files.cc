@@ -33,7 +33,7 @@ Task<Result<FilePtr>> KernelModel::CreateFile(NodePtr dir, std::string name, int
   Send send = [parent, name, open](KernelRequests& r, KernelReplyPtr reply) {
     r.Create(std::move(reply), parent, name, 0100644, open, fs::Caller{0, 0, 022});
   };
-  auto answer = co_await Ask("CREATE", std::move(send));
+  auto answer = co_await Ask("CREATE", parent, std::move(send));
   if (!answer->ok()) co_return answer->error;
   NodePtr node = co_await Get(answer.get(), 0);
   Splice(dir, name, node, answer->keep_entry, epoch);
@@ -59,7 +59,7 @@ Task<Result<FilePtr>> KernelModel::OpenNode(NodePtr node, int flags) {
   KernelInode inode = node->node;
   fs::OpenMode open = ModeOf(flags & ~(O_CREAT | O_EXCL));
   Send send = [inode, open](KernelRequests& r, KernelReplyPtr reply) { r.Open(std::move(reply), inode, open); };
-  auto answer = co_await Ask("OPEN", std::move(send));
+  auto answer = co_await Ask("OPEN", inode, std::move(send));
   if (!answer->ok()) co_return answer->error;
   FilePtr file = FinishOpen(node, answer->open, flags);
   if (!answer->open.keep_pages) co_await InvalidatePages(node, 0, UINT64_MAX);
@@ -89,13 +89,16 @@ Task<Result<Bytes>> KernelModel::ReadCached(FilePtr file, uint64_t offset, uint6
     if (at >= node->size) break;
     uint64_t index = at / kPageBytes;
     auto it = node->pages.find(index);
-    if (it == node->pages.end() || !it->second->uptodate) {
+    PagePtr page = it == node->pages.end() ? nullptr : it->second;
+    if (!page || !page->uptodate) {
       auto filled = co_await FillPages(node, file->handle, index, 2);
       if (!filled.ok()) co_return filled.error();
-      continue;
+      page = *filled;
+      if (!page) continue;
     }
     uint64_t end = std::min({offset + length, (index + 1) * kPageBytes, node->size});
-    auto begin = it->second->data.begin() + static_cast<ptrdiff_t>(at % kPageBytes);
+    if (end <= at) break;
+    auto begin = page->data.begin() + static_cast<ptrdiff_t>(at % kPageBytes);
     out.insert(out.end(), begin, begin + static_cast<ptrdiff_t>(end - at));
   }
   co_return out;
@@ -110,7 +113,7 @@ Task<Result<Bytes>> KernelModel::ReadDirect(FilePtr file, uint64_t offset, uint6
   Send send = [handle, offset, length, owner](KernelRequests& r, KernelReplyPtr reply) {
     r.Read(std::move(reply), handle, offset, length, owner);
   };
-  auto answer = co_await Ask("READ direct", std::move(send));
+  auto answer = co_await Ask("READ direct", node->node, std::move(send));
   if (!answer->ok()) co_return answer->error;
   co_return std::move(answer->data);
 }
@@ -134,7 +137,7 @@ Task<Result<uint64_t>> KernelModel::SendWrite(FilePtr file, uint64_t offset, Byt
     options.sync = (flags & (O_SYNC | O_DSYNC)) != 0;
     r.Write(std::move(reply), handle, offset, *bytes, options);
   };
-  auto answer = co_await Ask("WRITE", std::move(send));
+  auto answer = co_await Ask("WRITE", file->node->node, std::move(send));
   (void)bytes->size();
   if (!answer->ok()) co_return answer->error;
   co_return answer->written;
@@ -151,7 +154,7 @@ Task<Result<uint64_t>> KernelModel::Write(FilePtr file, uint64_t offset, Bytes d
   co_return cached;
 }
 
-// fuse_direct_io: dirty pages go first, the range is dropped before the WRITE (not after it: 6.18).
+// fuse_direct_io: dirty pages go first, the range is dropped before the WRITE, by newer kernels after it too.
 Task<Result<uint64_t>> KernelModel::WriteDirect(FilePtr file, uint64_t offset, Bytes data) {
   NodePtr node = file->node;
   uint64_t first = offset / kPageBytes, last = (offset + data.size() - 1) / kPageBytes;
@@ -160,6 +163,7 @@ Task<Result<uint64_t>> KernelModel::WriteDirect(FilePtr file, uint64_t offset, B
   co_await InvalidatePages(node, first, last);
   auto sent = co_await SendWrite(file, offset, std::move(data));
   if (sent.ok()) Wrote(*node, offset + *sent);
+  if (knobs_.drops_after_direct_write) co_await InvalidatePages(node, first, last);
   co_return sent;
 }
 
@@ -211,7 +215,7 @@ Task<Status> KernelModel::Fsync(FilePtr file) {
   if (!written.ok()) co_return written;
   KernelInode inode = node->node;
   Send send = [inode](KernelRequests& r, KernelReplyPtr reply) { r.Fsync(std::move(reply), inode, false); };
-  auto answer = co_await Ask("FSYNC", std::move(send));
+  auto answer = co_await Ask("FSYNC", inode, std::move(send));
   co_return answer->ok() ? Status() : Status(answer->error);
 }
 
@@ -223,7 +227,7 @@ Task<Status> KernelModel::Close(FilePtr file) {
   fs::FileHandle* handle = file->handle;
   uint64_t owner = file->owner;
   Send flush = [handle, owner](KernelRequests& r, KernelReplyPtr reply) { r.Flush(std::move(reply), handle, owner); };
-  auto answer = co_await Ask("FLUSH", std::move(flush));
+  auto answer = co_await Ask("FLUSH", node->node, std::move(flush));
   std::erase(node->write_files, handle);
   if (file->connection == connection_ && requests_) {
     auto pending = std::make_shared<Pending>();
@@ -255,7 +259,7 @@ Task<Status> KernelModel::LockRange(FilePtr file, uint64_t start, uint64_t end, 
     handle->locked = true;
     holdfast::Detach(SetRange(&r, std::move(reply), lock));
   };
-  auto answer = co_await Ask("SETLKW", std::move(send));
+  auto answer = co_await Ask("SETLKW", file->node->node, std::move(send));
   co_return answer->ok() ? Status() : Status(answer->error);
 }
 

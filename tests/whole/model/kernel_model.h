@@ -200,9 +200,10 @@ class KernelModel final : public Kernel {
   };
   struct Pending {
     const char* what = "";
+    uint64_t id = 0;
+    KernelInode inode = 0;
     Instant since;
     std::shared_ptr<Answer> answer = std::make_shared<Answer>();
-    Bytes data;  // of a WRITE
     bool over = false;
     std::shared_ptr<fs::Interrupt> interrupt = std::make_shared<fs::Interrupt>();
     Completion<bool> done;
@@ -210,7 +211,7 @@ class KernelModel final : public Kernel {
   using PendingPtr = std::shared_ptr<Pending>;
   using Send = std::function<void(fs::KernelRequests&, fs::KernelReplyPtr)>;
 
-  Task<std::shared_ptr<Answer>> Ask(const char* what, Send send, Bytes data = {});
+  Task<std::shared_ptr<Answer>> Ask(const char* what, KernelInode inode, Send send);
   void Deliver(PendingPtr pending);
   fs::KernelReplyPtr ReplyFor(PendingPtr pending, fs::Mount* mount, std::shared_ptr<fs::KernelRequests> requests);
   Task<void> SetRange(fs::KernelRequests* requests, fs::KernelReplyPtr reply, fs::RangeLocks::Lock lock);
@@ -239,7 +240,8 @@ class KernelModel final : public Kernel {
   // Pages.
   PagePtr PageAt(KernelNode& node, uint64_t index);
   void Detach(KernelNode& node, uint64_t index);
-  Task<Status> FillPages(NodePtr node, fs::FileHandle* handle, uint64_t index, uint64_t ahead);
+  // The first page, with what the READ gave it, even if it has been dropped since: its reader holds a reference.
+  Task<Result<PagePtr>> FillPages(NodePtr node, fs::FileHandle* handle, uint64_t index, uint64_t ahead);
   Task<Status> WritePage(NodePtr node, uint64_t index, PagePtr page);
   Task<Status> WriteDirty(NodePtr node, uint64_t first, uint64_t last);
   Task<void> InvalidatePages(NodePtr node, uint64_t first, uint64_t last);
@@ -250,7 +252,7 @@ class KernelModel final : public Kernel {
   Task<Result<uint64_t>> WriteDirect(FilePtr file, uint64_t offset, Bytes data);
   Task<Result<uint64_t>> SendWrite(FilePtr file, uint64_t offset, Bytes data);
   void Wrote(KernelNode& node, uint64_t end);
-  Task<Result<PagePtr>> Fault(FilePtr file, uint64_t index);
+  Task<Result<PagePtr>> Fault(FilePtr file, uint64_t index, bool store);
   FilePtr FinishOpen(NodePtr node, const fs::OpenAnswer& open, int flags);
 
   Task<void> InvalidateHere(KernelInode inode, int64_t offset, int64_t length, std::shared_ptr<Completion<Errc>> done);
@@ -268,6 +270,7 @@ class KernelModel final : public Kernel {
   uint64_t epoch_ = 1;
   uint64_t version_ = 1;  // fc->attr_version
   uint64_t next_owner_ = 1;
+  uint64_t next_request_ = 0;
   Instant last_arrival_;
   std::map<KernelInode, std::weak_ptr<KernelNode>> nodes_;
   NodePtr root_;

@@ -48,7 +48,7 @@ Task<KernelModel::Verdict> KernelModel::Revalidate(NodePtr dir, std::string name
   uint64_t version = version_;
   KernelInode parent = dir->node;
   Send send = [parent, name](KernelRequests& r, KernelReplyPtr reply) { r.Lookup(std::move(reply), parent, name); };
-  auto answer = co_await Ask("LOOKUP", std::move(send));
+  auto answer = co_await Ask("LOOKUP", parent, std::move(send));
   if (!answer->ok() || !answer->entry.found()) co_return Verdict::kInvalid;
   NodePtr node = dentry->node;
   if (answer->attr.node != node->node) {
@@ -67,7 +67,7 @@ Task<Result<DentryPtr>> KernelModel::LookUp(NodePtr dir, std::string name) {
   uint64_t version = version_;
   KernelInode parent = dir->node;
   Send send = [parent, name](KernelRequests& r, KernelReplyPtr reply) { r.Lookup(std::move(reply), parent, name); };
-  auto answer = co_await Ask("LOOKUP", std::move(send));
+  auto answer = co_await Ask("LOOKUP", parent, std::move(send));
   if (!answer->ok() && answer->error.code != Errc::kNotFound) co_return answer->error;
   if (!answer->ok() || !answer->entry.found()) {
     co_return Splice(dir, name, nullptr, answer->ok() && answer->keep_entry, epoch);
@@ -134,7 +134,7 @@ Task<Result<NodePtr>> KernelModel::MakeDirOnce(NodePtr dir, std::string name, bo
   Send send = [parent, name](KernelRequests& r, KernelReplyPtr reply) {
     r.MakeDir(std::move(reply), parent, name, 040755, kRoot);
   };
-  auto answer = co_await Ask("MKDIR", std::move(send));
+  auto answer = co_await Ask("MKDIR", parent, std::move(send));
   if (!answer->ok()) {
     // fuse_invalidate_entry of create_new_entry's caller: the next one asks.
     Unhash(dir, name, *there);
@@ -197,7 +197,7 @@ Task<Status> KernelModel::RemoveOnce(NodePtr dir, std::string name, bool directo
   Send send = [parent, name, directory](KernelRequests& r, KernelReplyPtr reply) {
     r.Remove(std::move(reply), parent, name, directory);
   };
-  auto answer = co_await Ask(directory ? "RMDIR" : "UNLINK", std::move(send));
+  auto answer = co_await Ask(directory ? "RMDIR" : "UNLINK", parent, std::move(send));
   if (!answer->ok()) {
     if (answer->error.code == Errc::kInterrupted || answer->error.code == Errc::kNotFound) Unhash(dir, name, *there);
     co_return answer->error;
@@ -248,7 +248,7 @@ Task<Status> KernelModel::RenameOnce(NodePtr dir, std::string name, NodePtr new_
   Send send = [parent, name, new_parent, new_name, flags](KernelRequests& r, KernelReplyPtr reply) {
     r.Rename(std::move(reply), parent, name, new_parent, new_name, flags);
   };
-  auto answer = co_await Ask("RENAME", std::move(send));
+  auto answer = co_await Ask("RENAME", parent, std::move(send));
   if (!answer->ok()) {
     if (answer->error.code == Errc::kInterrupted) Unhash(dir, name, *from);
     co_return answer->error;
@@ -286,7 +286,7 @@ Task<Status> KernelModel::Link(NodePtr node, NodePtr dir, std::string name) {
   Send send = [inode, parent, name](KernelRequests& r, KernelReplyPtr reply) {
     r.Link(std::move(reply), inode, parent, name);
   };
-  auto answer = co_await Ask("LINK", std::move(send));
+  auto answer = co_await Ask("LINK", inode, std::move(send));
   if (!answer->ok()) {
     Unhash(dir, name, *there);
     co_return answer->error;
@@ -306,7 +306,7 @@ Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir) {
   Send send = [inode, plus](KernelRequests& r, KernelReplyPtr reply) {
     r.ReadDir(std::move(reply), inode, 64 * 1024, 0, plus);
   };
-  auto answer = co_await Ask(plus ? "READDIRPLUS" : "READDIR", std::move(send));
+  auto answer = co_await Ask(plus ? "READDIRPLUS" : "READDIR", inode, std::move(send));
   if (!answer->ok()) co_return answer->error;
   std::vector<Listed> out;
   for (size_t i = 0; i < answer->listing.size(); ++i) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/log.h"
 #include "tests/whole/model/kernel_model.h"
 
 namespace holdfast::whole {
@@ -23,10 +24,10 @@ void KernelModel::Detach(KernelNode& node, uint64_t index) {
 }
 
 // Read-ahead: the page and those behind it that are missing too, in one READ. They are locked until it is answered.
-Task<Status> KernelModel::FillPages(NodePtr node, fs::FileHandle* handle, uint64_t index, uint64_t ahead) {
+Task<Result<PagePtr>> KernelModel::FillPages(NodePtr node, fs::FileHandle* handle, uint64_t index, uint64_t ahead) {
   PagePtr first = PageAt(*node, index);
   Mutex::Guard locked = co_await first->lock.Lock();
-  if (!first->attached || first->uptodate) co_return Status();  // look again
+  if (!first->attached || first->uptodate) co_return PagePtr();  // look again
   std::vector<PagePtr> pages{first};
   std::vector<Mutex::Guard> guards;
   guards.push_back(std::move(locked));
@@ -43,13 +44,16 @@ Task<Status> KernelModel::FillPages(NodePtr node, fs::FileHandle* handle, uint64
   Send send = [handle, offset, length](KernelRequests& r, KernelReplyPtr reply) {
     r.Read(std::move(reply), handle, offset, length, 0);
   };
-  auto answer = co_await Ask("READ", std::move(send));
+  auto answer = co_await Ask("READ", node->node, std::move(send));
   if (!answer->ok()) {
     for (size_t i = 0; i < pages.size(); ++i) {
       if (pages[i]->attached) Detach(*node, index + i);
     }
     co_return answer->error;
   }
+  HF_LOG(LogLevel::kDebug, "kernel", "filled",
+         {{"at", world_->now().ns / 1000}, {"node", node_id_.v}, {"inode", node->node & 0xffff'ffff}, {"page", index},
+          {"pages", pages.size()}, {"got", answer->data.size()}, {"size", node->size}});
   for (size_t i = 0; i < pages.size(); ++i) {
     std::fill(pages[i]->data.begin(), pages[i]->data.end(), std::byte{0});
     uint64_t from = i * kPageBytes;
@@ -64,7 +68,7 @@ Task<Status> KernelModel::FillPages(NodePtr node, fs::FileHandle* handle, uint64
     node->attr_version = ++version_;
     node->size = offset + answer->data.size();
   }
-  co_return Status();
+  co_return first;
 }
 
 // One dirty page of a mapping. The page is not dirty while its WRITE is under way: a new store makes it so again.
@@ -83,7 +87,7 @@ Task<Status> KernelModel::WritePage(NodePtr node, uint64_t index, PagePtr page) 
     options.page_io = true;
     r.Write(std::move(reply), handle, offset, *bytes, options);
   };
-  auto answer = co_await Ask("WRITE page", std::move(send));
+  auto answer = co_await Ask("WRITE page", node->node, std::move(send));
   if (--page->writeback == 0) page->written.WakeAll();
   (void)bytes->size();
   co_return answer->ok() ? Status() : Status(answer->error);
@@ -156,7 +160,7 @@ Task<void> KernelModel::TruncatePages(NodePtr node, uint64_t size) {
 // ---- mappings ---------------------------------------------------------------------------------------------------
 
 // filemap_fault: an up to date page, or kRange (SIGBUS).
-Task<Result<PagePtr>> KernelModel::Fault(FilePtr file, uint64_t index) {
+Task<Result<PagePtr>> KernelModel::Fault(FilePtr file, uint64_t index, bool store) {
   NodePtr node = file->node;
   for (;;) {
     if (index >= (node->size + kPageBytes - 1) / kPageBytes) co_return Errc::kRange;
@@ -164,11 +168,12 @@ Task<Result<PagePtr>> KernelModel::Fault(FilePtr file, uint64_t index) {
     if (it != node->pages.end() && it->second->uptodate) co_return it->second;
     auto filled = co_await FillPages(node, file->handle, index, 0);
     if (!filled.ok()) co_return filled.error();
+    if (*filled && !store) co_return *filled;
   }
 }
 
 Task<Result<Bytes>> KernelModel::Load(FilePtr file, uint64_t offset, uint64_t length) {
-  auto page = co_await Fault(file, offset / kPageBytes);
+  auto page = co_await Fault(file, offset / kPageBytes, false);
   if (!page.ok()) co_return page.error();
   auto begin = (*page)->data.begin() + static_cast<ptrdiff_t>(offset % kPageBytes);
   co_return Bytes(begin, begin + static_cast<ptrdiff_t>(length));
@@ -177,7 +182,7 @@ Task<Result<Bytes>> KernelModel::Load(FilePtr file, uint64_t offset, uint64_t le
 Task<Status> KernelModel::Store(FilePtr file, uint64_t offset, Bytes data) {
   uint64_t index = offset / kPageBytes;
   for (;;) {
-    auto page = co_await Fault(file, index);
+    auto page = co_await Fault(file, index, true);
     if (!page.ok()) co_return page.error();
     PagePtr p = *page;
     if (!p->dirty) {

@@ -1,4 +1,5 @@
 // KernelModel: requests on their way to the mount and replies on their way back, notifications, life.
+#include "base/log.h"
 #include "fs/mount.h"
 #include "tests/whole/model/kernel_model.h"
 
@@ -122,6 +123,9 @@ void KernelModel::Deliver(PendingPtr pending) {
     executor->Post([this, pending] {
       if (pending->over) return;
       pending->over = true;
+      HF_LOG(LogLevel::kDebug, "kernel", "answered",
+             {{"at", world_->now().ns / 1000}, {"node", node_id_.v}, {"id", pending->id}, {"what", pending->what},
+              {"error", ErrcName(pending->answer->error.code)}});
       pending_.remove(pending);
       pending->done.Set(true);
     });
@@ -145,16 +149,18 @@ void KernelModel::Deliver(std::function<void(fs::KernelRequests&)> call) {
   });
 }
 
-Task<std::shared_ptr<KernelModel::Answer>> KernelModel::Ask(const char* what, Send send, Bytes data) {
+Task<std::shared_ptr<KernelModel::Answer>> KernelModel::Ask(const char* what, KernelInode inode, Send send) {
   auto pending = std::make_shared<Pending>();
   pending->what = what;
   pending->since = world_->now();
-  pending->data = std::move(data);
+  pending->inode = inode;
   if (!requests_) {
     pending->answer->error = holdfast::Error(Errc::kDisconnected, "no connection");
     co_return pending->answer;
   }
   pending_.push_back(pending);
+  pending->id = ++next_request_;
+  HF_LOG(LogLevel::kDebug, "kernel", "asks", {{"at", world_->now().ns / 1000}, {"node", node_id_.v}, {"id", pending->id}, {"what", what}, {"inode", inode & 0xffff'ffff}});
   fs::Mount* mount = mount_;
   std::shared_ptr<fs::KernelRequests> requests = requests_;
   std::function<void(fs::KernelRequests&)> call = [this, pending, mount, requests, send](fs::KernelRequests& r) {
@@ -247,7 +253,7 @@ void KernelModel::ForgetAll() {
 std::string KernelModel::Dump() const {
   std::string out = "kernel of node " + std::to_string(node_id_.v) + (connected() ? "" : " (not connected)") + "\n";
   for (const PendingPtr& p : pending_) {
-    out += "  " + std::string(p->what) + " since " + std::to_string((world_->now() - p->since).ms()) + " ms\n";
+    out += "  " + std::string(p->what) + " of inode " + std::to_string(p->inode & 0xffff'ffff) + " since " + std::to_string((world_->now() - p->since).ms()) + " ms\n";
   }
   return out;
 }
@@ -278,6 +284,9 @@ Task<Status> KernelModel::InvalidateInode(KernelInode inode, int64_t offset, int
 Task<void> KernelModel::InvalidateHere(KernelInode inode, int64_t offset, int64_t length,
                                        std::shared_ptr<Completion<Errc>> done) {
   NodePtr node = Live(inode);
+  HF_LOG(LogLevel::kDebug, "kernel", "invalidate",
+         {{"at", world_->now().ns / 1000}, {"node", node_id_.v}, {"inode", inode & 0xffff'ffff}, {"offset", offset}, {"length", length},
+          {"known", node != nullptr}});
   if (!node) {
     done->Set(Errc::kNotFound);
     co_return;

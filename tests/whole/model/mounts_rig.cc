@@ -185,7 +185,8 @@ RigKnobs RigKnobs::Random(sim::SimRandom& random, uint32_t mounts) {
   knobs.disk.slow = 500;
   knobs.disk.slow_max = Milliseconds(20);
   // Locks that go at once meet replies under way; locks that are held long meet batches.
-  if (random.Below(2) == 0) knobs.locks.min_hold_floor = knobs.locks.min_hold_max = Duration{0};
+  // (The maximum stays: with little to hold, a page can be taken away before the store that it was read for, for ever.)
+  if (random.Below(2) == 0) knobs.locks.min_hold_floor = Microseconds(static_cast<int64_t>(1 + random.Below(500)));
   return knobs;
 }
 

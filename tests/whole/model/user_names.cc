@@ -12,6 +12,7 @@ enum class Tells { kOutcome, kNothingDone, kNothing };
 Tells WhatItTells(const NameOp& op, Errc code) {
   if (code == Errc::kOk) return Tells::kOutcome;
   switch (code) {
+    case Errc::kInterrupted:  // killed: it may have been done, and its answer held back by the lease
     case Errc::kDisconnected:
     case Errc::kFenced:
     case Errc::kIo:
@@ -22,7 +23,7 @@ Tells WhatItTells(const NameOp& op, Errc code) {
     case Errc::kNotDirectory:
       // A rename looks two names up at two times.
       return op.verb == NameVerb::kRename || op.verb == NameVerb::kLink ? Tells::kNothingDone : Tells::kOutcome;
-    default: return Tells::kNothingDone;  // kInterrupted, kStale, kNoSpace, kInvalid, kBusy
+    default: return Tells::kNothingDone;  // kStale, kNoSpace, kInvalid, kBusy
   }
 }
 

@@ -15,6 +15,7 @@ WorkloadKnobs WorkloadKnobs::Random(sim::SimRandom& random) {
   k.kernel.has_epoch = random.Below(4) != 0;
   k.kernel.slow_reply = static_cast<uint32_t>(random.Below(3)) * 50'000;
   k.kernel.slow_reply_max = Milliseconds(static_cast<int64_t>(1 + random.Below(20)));
+  k.kernel.drops_after_direct_write = random.Below(2) == 0;
   k.kernel.drop_dentry = static_cast<uint32_t>(random.Below(3)) * 50'000;
   k.users = 1 + static_cast<uint32_t>(random.Below(3));
   k.think_max = Microseconds(static_cast<int64_t>(100 + random.Below(6000)));
@@ -38,6 +39,11 @@ Workload::State::State(sim::World* w, WorkloadKnobs k) : world(w), knobs(k) {
   }
   for (uint32_t i = 0; i < knobs.logs; ++i) logs.emplace_back(LogName(i), &deaths);
   for (uint32_t i = 0; i < knobs.counters; ++i) counters.emplace_back(CounterName(i));
+}
+
+uint64_t Workload::State::Tick() {
+  HF_LOG(LogLevel::kDebug, "workload", "tick", {{"at", world->now().ns / 1000}, {"tick", tick + 1}});
+  return ++tick;
 }
 
 void Workload::State::Wrong(const std::string& what) {

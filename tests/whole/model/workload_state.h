@@ -52,7 +52,7 @@ struct Workload::State {
   std::map<std::string, uint64_t> counts;  // what was done, by kind and outcome
 
   sim::SimRandom& random() { return world->random(); }
-  uint64_t Tick() { return ++tick; }
+  uint64_t Tick();  // the next tick, in the log too
   void Wrong(const std::string& what);
   void Count(const std::string& what) { ++counts[what]; }
   bool Ends(const Life& life) const { return quiet || life.leaving || !life.mounted; }
