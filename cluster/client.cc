@@ -30,6 +30,7 @@ class ClusterClient final : public dlm::ClusterLink {
   Task<Status> Leave() override;
   Task<void> Withdrawn(std::string why) override;
   void ReportStep(MemberId victim, dlm::RecoveryStep step, std::string detail) override;
+  void Mounted(std::string mountpoint, std::string device) override;
 
  private:
   Status Connect();
@@ -212,6 +213,14 @@ Task<void> ClusterClient::Withdrawn(std::string why) {
   auto answer = co_await Ask(frame);
   if (!answer.ok()) HF_LOG(LogLevel::kWarn, "cluster", "withdraw_not_told", {{"why", answer.error().message}});
   if (connection_) connection_->Close();
+}
+
+void ClusterClient::Mounted(std::string mountpoint, std::string device) {
+  if (!connection_ || !connection_->open()) return;
+  ControlFrame frame;
+  frame.mutable_mounted()->set_mountpoint(std::move(mountpoint));
+  frame.mutable_mounted()->set_device(std::move(device));
+  (void)connection_->Send(EncodeFrame(frame));
 }
 
 void ClusterClient::ReportStep(MemberId victim, dlm::RecoveryStep step, std::string detail) {

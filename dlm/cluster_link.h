@@ -97,6 +97,8 @@ class ClusterLink {
   virtual Task<void> Withdrawn(std::string why) = 0;
   // Fire and forget.
   virtual void ReportStep(MemberId victim, RecoveryStep step, std::string detail) = 0;
+  // The kernel serves it now: so that the connection can be ended when this process and its supervisor both die.
+  virtual void Mounted(std::string mountpoint, std::string device) { (void)mountpoint, (void)device; }
 };
 
 }  // namespace holdfast::dlm

@@ -40,7 +40,7 @@ void DaemonCore::Assemble(DaemonSeams seams) {
   fence_history_ = std::make_unique<fence::History>(seams_.store);
   fence::FenceSeams fencing{parts_.executor, seams_.processes, storage_fence_.get(), seams_.local, fence_history_.get()};
   domain_ = std::make_unique<fence::Domain>(fencing, policy_);
-  prover_ = std::make_unique<VolumeMountProver>(storage_fence_.get(), seams_.local);
+  prover_ = std::make_unique<VolumeMountProver>(storage_fence_.get(), seams_.local, seams_.end_mount);
   burial_ = std::make_unique<MountBurial>(&parts_, prover_.get());
   mounts_ = std::make_unique<Mounts>(&parts_, burial_.get());
   fencer_ = std::make_unique<Fencer>(&parts_, domain_.get(), storage_fence_.get(), seams_.local);

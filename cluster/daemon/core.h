@@ -42,6 +42,7 @@ struct DaemonSeams {
   // Opens the quorum device of the configuration; on_fenced: our key is gone from the array. Errors: try again.
   std::function<Task<Result<std::unique_ptr<QuorumDevice>>>(std::function<void(std::string)> on_fenced)> open_quorum;
   std::function<std::string(uint32_t uid)> user_name;
+  VolumeMountProver::EndMount end_mount;    // may be empty
   // Who watches from outside (the simulator's checkers); may be empty.
   std::function<void(const StatePtr&)> see_state;
   std::function<void(Incarnation, Instant deadline)> see_lease;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "cluster/daemon/io_network.h"
 #include "cluster/daemon/io_quorum_device.h"
+#include "io/fuse_mounts.h"
 #include "io/reactor.h"
 
 namespace holdfast::cluster {
@@ -45,6 +46,12 @@ Daemon::Daemon(io::Reactor* reactor, DaemonOptions options, Config config, KeyPa
   for (auto& note : notes) core_.Note(std::move(note));
 }
 
+Task<void> Daemon::EndMount(std::string mountpoint, std::string device) {
+  std::function<bool()> work = [mountpoint, device] { return io::AbortFuseMount(mountpoint, device); };
+  bool ended = co_await pool_.Run<bool>(std::move(work));
+  if (ended) HF_LOG(LogLevel::kWarn, "mount", "connection_ended", {{"mountpoint", mountpoint}});
+}
+
 Status Daemon::Begin() {
   HF_TRY(MakeDirectory(options_.state_dir));
   HF_TRY(MakeDirectory(options_.run_dir));
@@ -76,6 +83,7 @@ Status Daemon::Begin() {
     return OpenQuorumDevice(reactor_, &pool_, core_.parts(), std::move(on_fenced));
   };
   seams.user_name = UserName;
+  seams.end_mount = [this](std::string mountpoint, std::string device) { return EndMount(mountpoint, device); };
   core_.Assemble(std::move(seams));
   return {};
 }

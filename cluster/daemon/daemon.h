@@ -43,6 +43,7 @@ class Daemon {
 
  private:
   void OnAccept(std::shared_ptr<io::ControlConnection> connection);
+  Task<void> EndMount(std::string mountpoint, std::string device);
 
   io::Reactor* reactor_;
   DaemonOptions options_;

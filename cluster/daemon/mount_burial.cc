@@ -7,7 +7,8 @@
 namespace holdfast::cluster {
 
 void MountBurial::Bury(const MountEntry& mount, const std::string& reason, bool withdrawn) {
-  Dead dead{mount.lockspace, mount.volume_url, reason, mount.member, mount.mount, mount.pid, withdrawn, parts_->Now()};
+  Dead dead{mount.lockspace, mount.volume_url, reason, mount.mountpoint, mount.device, mount.member, mount.mount, mount.pid,
+            withdrawn, parts_->Now()};
   parts_->scope->Spawn(Run(std::move(dead)));
 }
 
@@ -19,6 +20,7 @@ Task<std::string> MountBurial::Proof(Dead dead) {
     while (!parts_->over) {
       Status ended = co_await parts_->processes->AwaitExit(dead.pid, Seconds(1));
       if (ended.ok()) break;
+      co_await prover_->EndConnection(dead.mountpoint, dead.device);
     }
   }
   ReservationKey reservation = ReservationKeyOf(parts_->self->id, parts_->nonce, dead.mount.v + 1);
@@ -56,7 +58,7 @@ Task<void> MountBurial::Run(Dead dead) {
       result = co_await Persist(parts_, prove);
     }
     if (!parts_->over && result.ok()) {
-      co_await SleepUntil(dead.at + parts_->config->timing.lease + parts_->config->timing.lease_margin);
+      co_await AwaitReaders(dead.member, dead.at + parts_->config->timing.lease + parts_->config->timing.lease_margin);
       proof.change = parts_->engine->NewChangeId();
       proof.readers_ended = true;
       ChangeFn open_readers = [proof](const ClusterState& state) { return MountProof(state, proof); };
@@ -66,7 +68,20 @@ Task<void> MountBurial::Run(Dead dead) {
   if (!result.ok() && result.code() != Errc::kCancelled && result.code() != Errc::kNotFound)
     HF_LOG(LogLevel::kError, "mount", "burial_failed", {{"member", dead.member}, {"error", result.error().ToString()}});
   parts_->waits->Clear("burial " + ToString(dead.member));
+  readers_ended_.erase(dead.member);
   --running_;
+}
+
+void MountBurial::ReadersEnded(const MemberId& member) {
+  HF_LOG(LogLevel::kInfo, "mount", "readers_ended", {{"member", member}});
+  readers_ended_.insert(member);
+  testimony_.WakeAll();
+}
+
+Task<void> MountBurial::AwaitReaders(MemberId member, Instant limit) {
+  TimerId timer = parts_->executor->PostAt(limit, [this] { testimony_.WakeAll(); });
+  while (!readers_ended_.contains(member) && parts_->Now() < limit) co_await testimony_.Wait();
+  parts_->executor->Cancel(timer);
 }
 
 }  // namespace holdfast::cluster

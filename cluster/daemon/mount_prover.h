@@ -2,6 +2,8 @@
 // reservation key on an iscsi:// volume.
 #pragma once
 
+#include <functional>
+
 #include "cluster/daemon/mount_burial.h"
 #include "fence/local_fence.h"
 #include "fence/pr_fence.h"
@@ -10,7 +12,14 @@ namespace holdfast::cluster {
 
 class VolumeMountProver final : public MountProver {
  public:
-  VolumeMountProver(fence::PrFence* storage, fence::LocalFence* local) : storage_(storage), local_(local) {}
+  // Ends a FUSE connection; empty: there are none (the simulator).
+  using EndMount = std::function<Task<void>(std::string mountpoint, std::string device)>;
+  VolumeMountProver(fence::PrFence* storage, fence::LocalFence* local, EndMount end_mount)
+      : storage_(storage), local_(local), end_mount_(std::move(end_mount)) {}
+
+  Task<void> EndConnection(std::string mountpoint, std::string device) override {
+    if (end_mount_ && !mountpoint.empty()) co_await end_mount_(mountpoint, device);
+  }
 
   Task<Result<std::string>> Prove(std::string volume_url, MountNo mount, int32_t pid, ReservationKey key) override {
     if (storage_->Supports(volume_url)) {
@@ -26,6 +35,7 @@ class VolumeMountProver final : public MountProver {
  private:
   fence::PrFence* storage_;
   fence::LocalFence* local_;
+  EndMount end_mount_;
 };
 
 }  // namespace holdfast::cluster

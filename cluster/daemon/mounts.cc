@@ -85,8 +85,13 @@ bool Mounts::OnFrame(const std::shared_ptr<ControlLine>& connection, const Contr
     parts_->scope->Spawn(Join(mount, number));
     return true;
   }
+  if (frame.has_readers_ended()) {
+    burial_->ReadersEnded(FromProto(frame.readers_ended().victim()));
+    ReplyDone(connection, number);
+    return true;
+  }
   bool ours = frame.has_claim_replay() || frame.has_replay_done() || frame.has_leave() || frame.has_withdrawn() ||
-              frame.has_mount_status() || frame.has_report_step();
+              frame.has_mount_status() || frame.has_report_step() || frame.has_mounted();
   if (!ours) return false;
   if (!mount || mount->state == MountEntry::State::kJoining) {
     ReplyError(connection, number, Error(Errc::kInvalid, "not joined"));
@@ -97,6 +102,10 @@ bool Mounts::OnFrame(const std::shared_ptr<ControlLine>& connection, const Contr
   if (frame.has_leave()) parts_->scope->Spawn(Leave(mount, number));
   if (frame.has_withdrawn()) parts_->scope->Spawn(Withdraw(mount, number, frame.withdrawn().why()));
   if (frame.has_report_step()) ReportStep(mount, frame);
+  if (frame.has_mounted()) {
+    mount->mountpoint = frame.mounted().mountpoint();
+    mount->device = frame.mounted().device();
+  }
   if (frame.has_mount_status()) {
     mount->status = FromProto(frame.mount_status());
     mount->status_fresh = true;

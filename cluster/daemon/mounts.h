@@ -26,6 +26,7 @@ struct MountEntry {
   std::shared_ptr<ControlLine> connection;
   int32_t pid = 0;
   std::string lockspace, volume_uuid, volume_url, address;
+  std::string mountpoint, device;  // once the kernel serves it
   uint64_t nonce = 0;
   uint32_t mounts_max = 0;
   MemberId member;  // once it is in the register

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cluster/client.h"
 #include "dlm/standalone.h"
+#include "io/fuse_mounts.h"
 #include "io/open_device.h"
 #include "io/volume_users.h"
 
@@ -147,7 +148,10 @@ Task<Status> Program::Serve() {
   supervision.mountpoint = line_.directory;
   supervision.fuse_fd = session_->fd();
   supervision.lease_path = joined_ ? joined_->lease_path : "";
-  supervision.incarnation = owner_.incarnation.v;
+  supervision.device = io::FuseDeviceAt(line_.directory);
+  supervision.member = MemberId{owner_.node, owner_.incarnation, owner_.nonce};
+  if (joined_) supervision.daemon = line_.run_dir + "/holdfastd.sock";
+  if (link_) link_->Mounted(line_.directory, supervision.device);
   supervisor_ = std::make_unique<SupervisorLink>(reactor_, supervision);
   Status supervised = supervisor_->Start();
   if (!supervised.ok()) {

@@ -8,20 +8,24 @@
 #include <ctime>
 #include <fcntl.h>
 #include <memory>
-#include <mntent.h>
 #include <mutex>
 #include <poll.h>
 #include <string>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
+#include "base/control.pb.h"
+#include "base/ids.h"
 #include "base/lease_page.h"
+#include "cluster/control_codec.h"
 #include "fs/fuse/fuse_kernel.h"
+#include "io/fuse_mounts.h"
 
 namespace holdfast::fs::fuse {
 namespace {
@@ -44,23 +48,15 @@ struct World {
   const LeasePage* lease = nullptr;
   Incarnation incarnation;
   std::string mountpoint;
+  std::string device;
+  MemberId member;
+  std::string daemon;
 };
 
-// Ends the connection of the dead mount, so that every request without an answer ends with an error. The last closing of
-// /dev/fuse would do it too, but a thread of the dead process that waits in the kernel for such a request keeps it open.
-// The mount stays in its place (nobody shall write into the folder below it): an open descriptor keeps it busy.
-void AbortConnection(const World& world) {
-  bool ours = false;
-  if (FILE* mounts = setmntent("/proc/self/mounts", "r")) {
-    while (mntent* entry = getmntent(mounts)) {
-      if (world.mountpoint == entry->mnt_dir) ours = std::strncmp(entry->mnt_type, "fuse", 4) == 0;  // the last is on top
-    }
-    endmntent(mounts);
-  }
-  if (!ours) return;
-  int keep = open(world.mountpoint.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  umount2(world.mountpoint.c_str(), MNT_FORCE);
-  if (keep >= 0) close(keep);
+// True: no request will be answered any more, by nobody.
+bool ConnectionOver(const World& world) {
+  pollfd fuse{world.fuse, 0, 0};
+  return poll(&fuse, 1, 0) == 1 && (fuse.revents & POLLERR) != 0;
 }
 
 // Drops everything the kernel caches. Several threads, since one blocked inode must not keep the others cached.
@@ -68,10 +64,11 @@ class Sweep {
  public:
   explicit Sweep(const World& world) : world_(world) {}
 
-  // True when all is dropped within the patience.
+  // True when all that the kernel may have cached has been dropped.
   static bool Run(const World& world, bool abort_when_blocked) {
     auto sweep = std::make_shared<Sweep>(world);
-    WriteNotifyEpoch(world.fuse);  // kernels before 6.16 refuse; the end of the connection ends lookups there
+    // Kernels before 6.16 refuse: absent names stay cached there, though nothing that exists can be looked at.
+    if (WriteNotifyEpoch(world.fuse) != 0 || world.table->overflow.load() != 0) sweep->all_ = false;
     for (unsigned i = 0; i < kThreads; ++i) Spawn(sweep);
     std::unique_lock<std::mutex> hold(sweep->mutex_);
     uint64_t progress = sweep->next_;
@@ -89,11 +86,11 @@ class Sweep {
       if (!abort_when_blocked) return false;
       // Pages locked for requests of the dead mount: end the connection, then they are free.
       hold.unlock();
-      AbortConnection(world);
+      io::AbortFuseMount(world.mountpoint, world.device);
       hold.lock();
       abort_when_blocked = false;
     }
-    return true;
+    return sweep->all_;
   }
 
  private:
@@ -106,7 +103,9 @@ class Sweep {
       uint64_t slot = next_++;
       if (slot >= world_.table->used.load()) break;
       uint64_t inode = world_.table->slots[slot].load();
-      if (inode != 0) WriteNotifyInode(world_.fuse, inode, 0, 0);
+      if (inode == 0) continue;
+      int error = WriteNotifyInode(world_.fuse, inode, 0, 0);
+      if (error != 0 && error != -ENOENT) all_ = false;  // unknown to the kernel is what we want
     }
     std::lock_guard<std::mutex> hold(mutex_);
     --running_;
@@ -116,6 +115,7 @@ class Sweep {
   const World world_;
   std::atomic<uint64_t> next_{0};
   std::atomic<unsigned> running_{0};
+  std::atomic<bool> all_{true};
   unsigned blocked_ = 0;
   std::mutex mutex_;
   std::condition_variable idle_;
@@ -152,7 +152,11 @@ bool ReceiveHello(World* world) {
   }
   world->incarnation = Incarnation(hello.incarnation);
   hello.mountpoint[sizeof(hello.mountpoint) - 1] = 0;
+  hello.device[sizeof(hello.device) - 1] = hello.daemon[sizeof(hello.daemon) - 1] = 0;
   world->mountpoint = hello.mountpoint;
+  world->device = hello.device;
+  world->daemon = hello.daemon;
+  world->member = MemberId{NodeId(hello.node), world->incarnation, hello.nonce};
   return true;
 }
 
@@ -173,11 +177,37 @@ int WatchLease(const World& world, bool* over) {
   return kPollMs;
 }
 
+// The second gate of cluster.md, for this mount. Without a word from us it opens when lease and margin are over.
+void Testify(const World& world) {
+  if (world.daemon.empty()) return;
+  int line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  if (line < 0) return;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, world.daemon.c_str(), sizeof(address.sun_path) - 1);
+  if (connect(line, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    control::ControlFrame frame;
+    cluster::ToProto(world.member, frame.mutable_readers_ended()->mutable_victim());
+    std::vector<std::byte> packet = cluster::EncodeFrame(frame);
+    (void)!send(line, packet.data(), packet.size(), MSG_NOSIGNAL);
+    pollfd answer{line, POLLIN, 0};
+    poll(&answer, 1, 1000);
+  }
+  close(line);
+}
+
+// What was under way when the mount died gets its error, and no page can come into the cache any more: what is dropped
+// after that is gone for good. Open descriptors and mappings find nothing and ask a connection that has ended.
 int EndOfMount(const World& world, bool announced) {
-  Sweep::Run(world, true);
-  if (!announced) AbortConnection(world);
+  if (!announced) io::AbortFuseMount(world.mountpoint, world.device);
+  bool over = ConnectionOver(world);
+  bool dropped = Sweep::Run(world, true);
   close(world.fuse);
-  if (announced) Say(world.socket, SupervisorMessage::kDone);
+  if (announced) {
+    Say(world.socket, SupervisorMessage::kDone);
+  } else if (over && dropped) {
+    Testify(world);
+  }
   return 0;
 }
 

@@ -1,7 +1,8 @@
 // The supervisor: one small process per mount that ends stale readers. It holds a duplicate of /dev/fuse, the lease page
 // and a shared table of the inodes that the kernel knows; at the end of the lease it invalidates them all, when the
 // mount dies or withdraws it invalidates, ends the connection and closes (cluster.md, "Stale readers": after kill -9
-// an open descriptor would go on reading cached pages for ever).
+// an open descriptor would go on reading cached pages for ever). When the mount died it ends the connection first and
+// then testifies to holdfastd that nothing that was cached can be read any more: the second gate opens at once.
 // Flow: mount -> Hello (descriptors by SCM_RIGHTS) -> ready; then Bye (clean end) or Withdraw -> done; the end of the
 // mount is seen by pidfd. The program is mount.holdfast itself, started as `hf-supervisor FD`.
 // Threading: its own process; blocked notifications wait in threads of their own.
@@ -30,7 +31,12 @@ struct SupervisorHello {
   SupervisorMessage message = SupervisorMessage::kHello;
   uint32_t lease = 0;
   uint64_t incarnation = 0;
+  uint32_t node = 0;
+  uint32_t reserved = 0;
+  uint64_t nonce = 0;
   char mountpoint[4096] = {};
+  char device[32] = {};   // of the mount, "0:53"
+  char daemon[108] = {};  // holdfastd's socket; empty: no cluster
 };
 
 inline constexpr const char* kSupervisorName = "hf-supervisor";

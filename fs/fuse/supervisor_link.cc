@@ -75,8 +75,12 @@ Status SupervisorLink::Spawn() {
   pid_ = pid;
   socket_ = pair[0];
   SupervisorHello hello;
-  hello.incarnation = options_.incarnation;
+  hello.incarnation = options_.member.incarnation.v;
+  hello.node = options_.member.node.v;
+  hello.nonce = options_.member.nonce;
   std::strncpy(hello.mountpoint, options_.mountpoint.c_str(), sizeof(hello.mountpoint) - 1);
+  std::strncpy(hello.device, options_.device.c_str(), sizeof(hello.device) - 1);
+  if (options_.daemon.size() < sizeof(hello.daemon)) std::strncpy(hello.daemon, options_.daemon.c_str(), sizeof(hello.daemon) - 1);
   int own = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
   int lease = options_.lease_path.empty() ? -1 : open(options_.lease_path.c_str(), O_RDONLY | O_CLOEXEC);
   hello.lease = lease >= 0 ? 1 : 0;

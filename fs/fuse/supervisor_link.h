@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/ids.h"
 #include "base/kernel.h"
 #include "fs/fuse/supervisor.h"
 #include "io/reactor.h"
@@ -19,9 +20,11 @@ class SupervisorLink {
  public:
   struct Options {
     std::string mountpoint;
+    std::string device;      // its device number, "0:53"
     int fuse_fd = -1;
     std::string lease_path;  // empty: no lease (nolock)
-    uint64_t incarnation = 0;
+    MemberId member;         // whose readers it speaks of
+    std::string daemon;      // holdfastd's socket; empty: no cluster
   };
   SupervisorLink(io::Reactor& reactor, Options options);
   ~SupervisorLink();
