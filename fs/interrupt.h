@@ -19,17 +19,27 @@ class Interrupt {
   Interrupt() = default;
   Interrupt(const Interrupt&) = delete;
 
-  bool raised() const { return raised_; }
+  bool raised() const { return killed_ || stale_; }
+  bool killed() const { return killed_; }
   // Ends the wait under way with kInterrupted; from now on none begins.
   void Raise() {
-    raised_ = true;
+    killed_ = true;
+    EndWait();
+  }
+  // The same for a caller that lives: it shall ask again (KernelReply::Fail answers kStale; rule 1 of filesystem.md).
+  void RaiseStale() {
+    stale_ = true;
+    EndWait();
+  }
+  void EndWait() {
     if (end_wait_) std::exchange(end_wait_, nullptr)();
   }
   // For whoever waits: an operation waits for one thing at a time. Cleared with nullptr when the wait is over.
   void Waits(std::function<void()> end_wait) { end_wait_ = std::move(end_wait); }
 
  private:
-  bool raised_ = false;
+  bool killed_ = false;
+  bool stale_ = false;
   std::function<void()> end_wait_;
 };
 
@@ -61,7 +71,7 @@ Task<R> OrInterrupted(Scope* scope, Interrupt* interrupt, Task<R> work) {
   auto answer = std::make_shared<interrupt_internal::Answer<R>>();
   interrupt->Waits([answer] { answer->Set(Errc::kInterrupted); });
   scope->Spawn(interrupt_internal::Finish<R>(answer, std::move(work)));
-  if (interrupt->raised()) interrupt->Raise();
+  if (interrupt->raised()) interrupt->EndWait();
   auto result = co_await answer->done;
   interrupt->Waits(nullptr);
   co_return result;

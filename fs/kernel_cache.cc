@@ -30,16 +30,22 @@ void KernelCache::Tidy(KernelInode inode) {
 
 // ---- requests ---------------------------------------------------------------------------------------------------
 
-KernelCache::DirRequest::DirRequest(KernelCache* cache, KernelInode dir) : cache_(cache), dir_(dir) {
+KernelCache::DirRequest::DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt)
+    : cache_(cache), dir_(dir), interrupt_(interrupt) {
   Node& node = cache_->Get(dir);
   ++node.dir_requests;
+  if (interrupt_) node.dir_interrupts.push_back(interrupt_);
   // It may be what the notification waits for; look at once, do not spend the patience.
   if (auto notice = node.names_notice.lock()) cache_->Nudge(*notice);
 }
 
 KernelCache::DirRequest::~DirRequest() {
   if (!cache_) return;
-  if (Node* node = cache_->Find(dir_)) --node->dir_requests;
+  if (Node* node = cache_->Find(dir_)) {
+    --node->dir_requests;
+    auto mine = std::find(node->dir_interrupts.begin(), node->dir_interrupts.end(), interrupt_);
+    if (mine != node->dir_interrupts.end()) node->dir_interrupts.erase(mine);
+  }
   cache_->Tidy(dir_);
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/kernel.h"
+#include "fs/interrupt.h"
 #include "fs/lock_table.h"
 
 namespace holdfast::fs {
@@ -44,14 +45,17 @@ class KernelCache : public KernelHooks {
   class DirRequest {
    public:
     DirRequest() = default;
-    DirRequest(KernelCache* cache, KernelInode dir);
-    DirRequest(DirRequest&& o) noexcept : cache_(std::exchange(o.cache_, nullptr)), dir_(o.dir_) {}
+    // interrupt: of the request, if it has one; it lives as long.
+    DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt = nullptr);
+    DirRequest(DirRequest&& o) noexcept
+        : cache_(std::exchange(o.cache_, nullptr)), dir_(o.dir_), interrupt_(o.interrupt_) {}
     DirRequest& operator=(DirRequest&&) = delete;
     ~DirRequest();
 
    private:
     KernelCache* cache_ = nullptr;
     KernelInode dir_ = 0;
+    Interrupt* interrupt_ = nullptr;
   };
   // READ or WRITE of the page cache: from arrival to reply.
   class PageRequest {
@@ -154,6 +158,7 @@ class KernelCache : public KernelHooks {
     std::map<uint64_t, Pages> page_requests;
     std::unordered_map<std::string, bool> names;  // -> is a directory
     size_t dir_requests = 0;
+    std::vector<Interrupt*> dir_interrupts;  // of those that have one
     Instant revalidated;  // last reply of an entry timeout for a child that the kernel already knew
     bool revalidated_ever = false;
     Instant plus;  // last READDIRPLUS reply with entry timeouts
@@ -179,6 +184,7 @@ class KernelCache : public KernelHooks {
                                                      std::vector<std::shared_ptr<Notice>>* own);
   Task<Status> DropAttr(KernelInode inode);
   Task<Status> DropNames(KernelInode inode, Resource resource);
+  void AnswerStale(Node& dir, Resource resource);
   Task<bool> Await(std::shared_ptr<Notice> notice, Duration patience);
   std::shared_ptr<Notice> Start(Task<Status> call);
   std::shared_ptr<Notice> NotifyInode(KernelInode inode, int64_t offset, int64_t length);

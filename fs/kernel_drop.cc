@@ -175,9 +175,33 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
     Node& now = Get(inode);
     now.contended = clock_.Now();
     now.contended_ever = true;
-    counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
+    AnswerStale(now, resource);
   }
   co_return notice->status;
+}
+
+// Every request that may hold the directory's i_rwsem, whatever it waits for: a rename may have it and wait for the rename
+// lock, which another mount's rename has that waits for this directory. If no request names the directory, a rename holds
+// i_rwsem of both its directories and looks a name up in the other one.
+void KernelCache::AnswerStale(Node& dir, Resource resource) {
+  std::vector<Interrupt*> all = dir.dir_interrupts;
+  if (dir.dir_requests == 0) {
+    std::vector<KernelInode> inodes;
+    for (auto& [inode, node] : nodes_) {
+      if (!node.dir_interrupts.empty()) inodes.push_back(inode);
+    }
+    std::sort(inodes.begin(), inodes.end());
+    for (KernelInode inode : inodes) {
+      const auto& more = nodes_[inode].dir_interrupts;
+      all.insert(all.end(), more.begin(), more.end());
+    }
+  }
+  for (Interrupt* interrupt : all) {
+    if (interrupt->raised()) continue;
+    ++counters_.estale;
+    interrupt->RaiseStale();
+  }
+  if (dir.dir_interrupts.size() < dir.dir_requests) counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
 }
 
 }  // namespace holdfast::fs

@@ -22,7 +22,7 @@ bool KernelRequests::Suspended() const {
 
 Task<bool> KernelRequests::AwaitLease(Interrupt* interrupt) {
   while (Suspended()) {
-    if (Raised(interrupt)) co_return false;
+    if (interrupt != nullptr && interrupt->killed()) co_return false;
     co_await SleepFor(Milliseconds(20));
   }
   co_return true;
@@ -86,7 +86,7 @@ Task<void> KernelRequests::DoLookup(KernelReplyPtr reply, DirRequest, KernelInod
   if (entry.ok()) {
     ReplyEntry(*reply, parent, name, *entry, true);
   } else {
-    reply->Error(entry.error());
+    reply->Fail(entry.error());
   }
 }
 
@@ -99,7 +99,7 @@ Task<void> KernelRequests::ReplyNew(KernelReply* reply, KernelInode parent, std:
   if (entry.ok()) {
     ReplyEntry(*reply, parent, name, *entry, keep_attr);
   } else {
-    reply->Error(entry.error());
+    reply->Fail(entry.error());
   }
 }
 
@@ -148,7 +148,7 @@ Task<void> KernelRequests::DoRemove(KernelReplyPtr reply, DirRequest, KernelInod
     // The kernel turns the name into a negative entry of its own, without a timeout: it will ask.
     reply->Done();
   } else {
-    reply->Error(removed.error());
+    reply->Fail(removed.error());
   }
 }
 
@@ -160,7 +160,7 @@ Task<void> KernelRequests::DoRename(KernelReplyPtr reply, DirRequest, DirRequest
     if (!valid) renamed = Errc::kInterrupted;
   }
   if (!renamed.ok()) {
-    reply->Error(renamed.error());
+    reply->Fail(renamed.error());
     co_return;
   }
   // The kernel moves its dentry with the timeout that it has; it is a name of the new parent now.
@@ -181,13 +181,14 @@ Task<void> KernelRequests::DoReadLink(KernelReplyPtr reply, KernelInode inode) {
   if (target.ok()) {
     reply->Data(AsBytes(*target));
   } else {
-    reply->Error(target.error());
+    reply->Fail(target.error());
   }
 }
 
 void KernelRequests::Lookup(KernelReplyPtr reply, KernelInode parent, std::string name) {
   if (Refused(*reply)) return;
-  Detach(DoLookup(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name)));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoLookup(std::move(reply), std::move(request), parent, std::move(name)));
 }
 
 void KernelRequests::Forget(KernelInode inode, uint64_t count) {
@@ -197,33 +198,39 @@ void KernelRequests::Forget(KernelInode inode, uint64_t count) {
 void KernelRequests::MakeNode(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, uint64_t rdev,
                               Caller caller) {
   if (Refused(*reply)) return;
-  Detach(DoMakeNode(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, rdev, caller));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoMakeNode(std::move(reply), std::move(request), parent, std::move(name), mode, rdev, caller));
 }
 
 void KernelRequests::MakeDir(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, Caller caller) {
   if (Refused(*reply)) return;
-  Detach(DoMakeDir(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, caller));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoMakeDir(std::move(reply), std::move(request), parent, std::move(name), mode, caller));
 }
 
 void KernelRequests::Symlink(KernelReplyPtr reply, KernelInode parent, std::string name, std::string target, Caller caller) {
   if (Refused(*reply)) return;
-  Detach(DoSymlink(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), std::move(target), caller));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoSymlink(std::move(reply), std::move(request), parent, std::move(name), std::move(target), caller));
 }
 
 void KernelRequests::Link(KernelReplyPtr reply, KernelInode inode, KernelInode parent, std::string name) {
   if (Refused(*reply)) return;
-  Detach(DoLink(std::move(reply), DirRequest(&cache(), parent), inode, parent, std::move(name)));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoLink(std::move(reply), std::move(request), inode, parent, std::move(name)));
 }
 
 void KernelRequests::Remove(KernelReplyPtr reply, KernelInode parent, std::string name, bool directory) {
   if (Refused(*reply)) return;
-  Detach(DoRemove(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), directory));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoRemove(std::move(reply), std::move(request), parent, std::move(name), directory));
 }
 
 void KernelRequests::Rename(KernelReplyPtr reply, KernelInode parent, std::string name, KernelInode new_parent,
                             std::string new_name, uint32_t flags) {
   if (Refused(*reply)) return;
-  Detach(DoRename(std::move(reply), DirRequest(&cache(), parent), DirRequest(&cache(), new_parent), parent, std::move(name),
+  DirRequest from(&cache(), parent, reply->interrupt()), to(&cache(), new_parent, reply->interrupt());
+  Detach(DoRename(std::move(reply), std::move(from), std::move(to), parent, std::move(name),
                   new_parent, std::move(new_name), flags));
 }
 
@@ -242,7 +249,7 @@ Task<void> KernelRequests::DoGetAttr(KernelReplyPtr reply, KernelInode inode) {
   if (attr.ok()) {
     reply->Attr(*attr, KeepAttr(*attr, true));
   } else {
-    reply->Error(attr.error());
+    reply->Fail(attr.error());
   }
 }
 
@@ -256,7 +263,7 @@ Task<void> KernelRequests::DoSet(KernelReplyPtr reply, DirRequest, KernelInode i
   if (attr.ok()) {
     reply->Attr(*attr, false);  // rule 3: some kernels take them whatever has happened since
   } else {
-    reply->Error(attr.error());
+    reply->Fail(attr.error());
   }
 }
 
@@ -275,7 +282,7 @@ Task<void> KernelRequests::DoReadDir(KernelReplyPtr reply, DirRequest, KernelIno
   if (page.ok()) {
     reply->Listing(*this, dir, *page, plus, size);
   } else {
-    reply->Error(page.error());
+    reply->Fail(page.error());
   }
 }
 
@@ -289,15 +296,21 @@ void KernelRequests::GetAttr(KernelReplyPtr reply, KernelInode inode) {
 }
 
 void KernelRequests::Set(KernelReplyPtr reply, KernelInode inode, SetAttr set) {
-  if (!Refused(*reply)) Detach(DoSet(std::move(reply), DirRequest(&cache(), inode), inode, set));
+  if (Refused(*reply)) return;
+  DirRequest request(&cache(), inode, reply->interrupt());
+  Detach(DoSet(std::move(reply), std::move(request), inode, set));
 }
 
 void KernelRequests::ReadDir(KernelReplyPtr reply, KernelInode dir, size_t size, uint64_t cookie, bool plus) {
-  if (!Refused(*reply)) Detach(DoReadDir(std::move(reply), DirRequest(&cache(), dir), dir, size, cookie, plus));
+  if (Refused(*reply)) return;
+  DirRequest request(&cache(), dir, reply->interrupt());
+  Detach(DoReadDir(std::move(reply), std::move(request), dir, size, cookie, plus));
 }
 
 void KernelRequests::Fsync(KernelReplyPtr reply, KernelInode inode, bool data_only) {
-  if (!Refused(*reply)) Detach(DoFsync(std::move(reply), DirRequest(&cache(), inode), inode, data_only));
+  if (Refused(*reply)) return;
+  DirRequest request(&cache(), inode, reply->interrupt());
+  Detach(DoFsync(std::move(reply), std::move(request), inode, data_only));
 }
 
 }  // namespace holdfast::fs

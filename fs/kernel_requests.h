@@ -80,11 +80,20 @@ class KernelReply {
   // A process that is ending gets no signals: from `patience` on that raises the interrupt too.
   virtual void EndWhenExiting(Duration patience) { (void)patience; }
 
+  // The answer to an operation that failed. One that was ended so that the kernel lets go of a directory is to be repeated.
+  void Fail(const holdfast::Error& error) {
+    Interrupt* ended = error.code == Errc::kInterrupted ? interrupt() : nullptr;
+    if (ended != nullptr && ended->raised() && !ended->killed()) {
+      Error(Errc::kStale);
+    } else {
+      Error(error);
+    }
+  }
   void Reply(const holdfast::Status& status) {
     if (status.ok()) {
       Done();
     } else {
-      Error(status.error());
+      Fail(status.error());
     }
   }
 };

@@ -52,7 +52,7 @@ Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, OpenM
   }
   if (!opened.ok()) {
     if (options.write) cache().ClosedForWriting(inode);
-    reply->Error(opened.error());
+    reply->Fail(opened.error());
     co_return;
   }
   FileHandle handle = MakeHandle(inode, open);
@@ -84,7 +84,7 @@ Task<void> KernelRequests::DoCreate(KernelReplyPtr reply, DirRequest, KernelInod
     if (!valid) entry = co_await CloseAgain(entry->attr.node);
   }
   if (!entry.ok()) {
-    reply->Error(entry.error());
+    reply->Fail(entry.error());
     co_return;
   }
   bool existed = cache().Knows(entry->attr.node);
@@ -102,7 +102,7 @@ Task<void> KernelRequests::DoTmpFile(KernelReplyPtr reply, KernelInode parent, u
     if (!valid) entry = co_await CloseAgain(entry->attr.node);
   }
   if (!entry.ok()) {
-    reply->Error(entry.error());
+    reply->Fail(entry.error());
     co_return;
   }
   FileHandle handle = NewFile(entry->attr, open);
@@ -140,7 +140,7 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
   if (read.ok()) {
     reply->Data(buffer.span().subspan(0, read->bytes));
   } else {
-    reply->Error(read.error());
+    reply->Fail(read.error());
   }
   GiveBuffer(std::move(buffer));
 }
@@ -157,7 +157,7 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
     if (!valid) written = Errc::kInterrupted;
   }
   if (!written.ok()) {
-    reply->Error(written.error());
+    reply->Fail(written.error());
     co_return;
   }
   // Rule 4: the kernel believes in another place; what it caches of the true one is old. And a direct WRITE drops the pages
@@ -178,7 +178,7 @@ Task<void> KernelRequests::DoFlush(KernelReplyPtr reply, FileHandle* handle, uin
     Task<Status> drop = ranges().Flushed(number, owner);
     auto dropped = co_await OrInterrupted<Status>(&background_, reply->interrupt(), std::move(drop));
     if (!dropped.ok()) {
-      reply->Error(dropped.error());
+      reply->Fail(dropped.error());
       co_return;
     }
   }
@@ -204,7 +204,7 @@ Task<void> KernelRequests::DoFallocate(KernelReplyPtr reply, KernelInode inode, 
   if (done.ok()) {
     reply->Done();
   } else {
-    reply->Error(done.error());
+    reply->Fail(done.error());
   }
 }
 
@@ -220,7 +220,7 @@ Task<void> KernelRequests::DoSeek(KernelReplyPtr reply, KernelInode inode, uint6
   if (found.ok()) {
     reply->Position(*found);
   } else {
-    reply->Error(found.error());
+    reply->Fail(found.error());
   }
 }
 
@@ -231,7 +231,8 @@ void KernelRequests::Open(KernelReplyPtr reply, KernelInode inode, OpenMode open
 void KernelRequests::Create(KernelReplyPtr reply, KernelInode parent, std::string name, uint32_t mode, OpenMode open,
                             Caller caller) {
   if (Refused(*reply)) return;
-  Detach(DoCreate(std::move(reply), DirRequest(&cache(), parent), parent, std::move(name), mode, open, caller));
+  DirRequest request(&cache(), parent, reply->interrupt());
+  Detach(DoCreate(std::move(reply), std::move(request), parent, std::move(name), mode, open, caller));
 }
 
 void KernelRequests::TmpFile(KernelReplyPtr reply, KernelInode parent, uint32_t mode, OpenMode open, Caller caller) {

@@ -282,7 +282,14 @@ std::string Workload::Dump() const {
   for (auto& life : state_->lives) {
     out += "life " + std::to_string(life->number) + " on node " + std::to_string(life->node.v) + (life->over ? " died" : "") +
            (life->mounted ? "" : " unmounted") + ", " + std::to_string(life->users) + " users\n";
-    if (life->machine && life->users > 0) out += life->kernel->Dump();
+    if (!life->machine || life->users == 0) continue;
+    out += life->kernel->Dump();
+    if (life->over) continue;
+    for (const fs::LockStatus& lock : life->mount->locks().Dump(40)) {
+      if (lock.waiters == 0 && lock.guards == 0) continue;
+      out += "  " + ToString(lock.resource) + ": " + lock.state + ", holds " + std::to_string(static_cast<int>(lock.held)) + ", " +
+             std::to_string(lock.guards) + " guards, " + std::to_string(lock.waiters) + " waiters\n";
+    }
   }
   return out;
 }
