@@ -53,6 +53,7 @@ class Tree {
   Result<std::optional<TreeRecord>> AtOrAfter(uint64_t key);
   Result<std::optional<TreeRecord>> AtOrBefore(uint64_t key);
   Result<bool> Empty();
+  const NodeOwner& owner() const { return owner_; }
 
   // REQUIRES for changes: LoadPath(key) has succeeded since the last change at another key.
   // Errors: kExists; kNoSpace only if the reservation was too small (a bug of ours).

@@ -61,7 +61,7 @@ Result<std::optional<NameRecord>> Directory::Find(std::string_view name) {
     if (!*record || (*record)->key >> kCookieCollisionBits != hash) return std::optional<NameRecord>();
     auto decoded = Decode(**record);
     if (!decoded.ok()) return decoded.error();
-    if (decoded->name == name) return std::optional<NameRecord>(*decoded);
+    if (decoded->name == name) return Outward(*decoded);
     at = (*record)->key + 1;
   }
 }
@@ -72,7 +72,13 @@ Result<std::optional<NameRecord>> Directory::After(uint64_t cookie) {
   if (!*record) return std::optional<NameRecord>();
   auto decoded = Decode(**record);
   if (!decoded.ok()) return decoded.error();
-  return std::optional<NameRecord>(*decoded);
+  return Outward(*decoded);
+}
+
+// Who follows a name locks its directory and what it names: never the same.
+Result<std::optional<NameRecord>> Directory::Outward(const NameRecord& record) const {
+  if (record.inode.v == tree_.owner().inode) return Error(Errc::kCorrupt, "a name in a directory that points to it");
+  return std::optional<NameRecord>(record);
 }
 
 Result<uint64_t> Directory::FreeCookie(std::string_view name) {

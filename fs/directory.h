@@ -38,6 +38,7 @@ class Directory {
   static Result<NameRecord> Decode(const TreeRecord& record);
 
  private:
+  Result<std::optional<NameRecord>> Outward(const NameRecord& record) const;
   uint64_t HashOf(std::string_view name) const;
   Tree& tree_;
   const std::array<uint8_t, 16>& hash_key_;
