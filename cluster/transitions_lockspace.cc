@@ -3,6 +3,7 @@
 
 #include "cluster/lockspace_view.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "cluster/transitions.h"
 #include "cluster/transitions_internal.h"
 
@@ -44,6 +45,7 @@ static Result<uint32_t> OwedMount(const Lockspace& space, uint32_t mounts_max) {
   for (uint32_t number = 0; number < std::min(mounts_max, kMountsMax); ++number) {
     bool fenced = std::all_of(space.victims().begin(), space.victims().end(),
                               [number](const auto& v) { return v.mount() != number || v.fenced(); });
+    if (fenced) HF_PROBE("lockspace: an owed number is given out");
     if (fenced) return number;
   }
   return Error(Errc::kNoSpace, "all " + std::to_string(mounts_max) + " journals are owed by mounts that are not fenced yet");
@@ -89,6 +91,7 @@ Result<ClusterState> LockspaceJoin(const ClusterState& state, const LockspaceJoi
     Lockspace& space = **found;
     MemberId id{args.by.node, args.by.incarnation, args.nonce};
     if (FindMember(space, id) != nullptr) return {};
+    if (FindVictim(space, id) != nullptr) HF_PROBE("lockspace: join of an evicted mount");
     if (FindVictim(space, id) != nullptr) return Error(Errc::kFenced, "this mount has been evicted");
     auto number = FreeMount(space, args.mounts_max);
     if (!number.ok() && space.members().empty()) number = OwedMount(space, args.mounts_max);

@@ -1,4 +1,5 @@
 #include "dlm/directory.h"
+#include "base/probe.h"
 
 #include <algorithm>
 
@@ -40,6 +41,7 @@ void Directory::HandleRemove(const MemberId& from, const Message& m) {
   auto it = entries_.find(m.name);
   if (it == entries_.end() || it->second.master != from || it->second.term != m.term) return;
   if (it->second.forwards != m.count && !MutantIs(Mutant::kRemoveWithoutCount)) {
+    HF_PROBE("dlm: removal refused");
     ++c_.counters.removes_refused;  // the forward on its way tells the master
     return;
   }

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 
 namespace holdfast::fence {
 
@@ -96,6 +97,7 @@ Task<Result<StorageProof>> PrFence::Steps(Reservations* reservations, std::strin
   proof.persistent = capabilities.ok() && capabilities->persist_through_power_loss;
   proof.details = volume + ": " + std::to_string(preempted) + " keys preempted, drained, verified" +
                   (proof.persistent ? "" : "; the reservation does not survive the array's power loss");
+  if (last) HF_PROBE("fence: own key is the last and stays");
   if (!last) {
     auto left = co_await reservations->Unregister(own_key_);
     if (!left.ok()) HF_LOG(LogLevel::kWarn, "fence", "own_key_stays", {{"volume", volume}, {"why", left.error().ToString()}});

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "fs/journal_internal.h"
 
 namespace holdfast::fs {
@@ -103,6 +104,7 @@ Task<Result<Transaction>> Journal::Begin(uint32_t max_blocks) {
       if (!running_->empty()) KickCommit();
       KickCheckpoint();
     }
+    HF_PROBE("journal: waits for log space");
     ++space_waiters_;
     co_await space_changed_.Wait();
     --space_waiters_;

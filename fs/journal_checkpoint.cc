@@ -5,6 +5,7 @@
 #include "fs/journal_internal.h"
 
 #include "base/mutants.h"
+#include "base/probe.h"
 
 namespace holdfast::fs {
 
@@ -49,6 +50,7 @@ void Journal::Drop(uint64_t block) {
     Erase(block);
     return;
   }
+  HF_PROBE("journal: block freed while it is written in place");
   // The write under way ends before the block's group can be let go.
   pending.dropped = true;
   pending_of_[pending.resource].erase(block);
@@ -81,6 +83,7 @@ void Journal::InPlace(uint64_t block, const Record* written) {
     --pending.record->left;
     Erase(block);
   }
+  else HF_PROBE("journal: newer image while written in place");
   // Otherwise a newer image came meanwhile and is still to be written.
   ++counters_.in_place_blocks;
 }

@@ -5,6 +5,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "fs/journal_internal.h"
 
 namespace holdfast::fs {
@@ -39,6 +40,7 @@ Task<Status> Journal::CommitOne() {
   while (joined_ > 0 && !failed_) co_await joined_changed_.Wait();
   if (failed_) co_return failure_;
   if (running_->empty()) {
+    HF_PROBE("journal: empty transaction");
     // All that was joined has been undone: nobody's change is in it.
     closing_ = false;
     committed_sequence_ = running_sequence_++;
@@ -176,6 +178,7 @@ Task<Status> Journal::WriteLog(uint32_t position, std::span<const std::byte> byt
   uint64_t until_end = uint64_t{log_blocks_ - position} * kBlockSize;
   size_t first = std::min<uint64_t>(bytes.size(), until_end);
   HF_CO_TRY(co_await device_.Write(start + uint64_t{position} * kBlockSize, bytes.first(first), flags));
+  if (first < bytes.size()) HF_PROBE("journal: record wraps");
   if (first < bytes.size()) HF_CO_TRY(co_await device_.Write(start, bytes.subspan(first), flags));
   co_return Status();
 }

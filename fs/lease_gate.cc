@@ -1,6 +1,7 @@
 #include "fs/lease_gate.h"
 
 #include "base/mutants.h"
+#include "base/probe.h"
 
 namespace holdfast::fs {
 namespace {
@@ -18,9 +19,11 @@ Task<Status> LeaseGate::Wait() {
   while (!Open()) {
     if (shut_) co_return Error(Errc::kFenced, "this mount has withdrawn");
     if (state() == LeaseState::kEvicted) {
+      HF_PROBE("lease: a submit finds the lease evicted");
       if (evicted_) std::exchange(evicted_, nullptr)();
       co_return Error(Errc::kFenced, "this node is no longer a member of the cluster");
     }
+    HF_PROBE("lease: a submit waits for the lease");
     co_await SleepFor(kPoll);
   }
   co_return Status();

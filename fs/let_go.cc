@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "fs/cached_lock.h"
 #include "fs/lock_port.h"
 #include "fs/lock_table.h"
@@ -115,10 +116,12 @@ Task<bool> LockTable::Acquire(CachedLock& lock, LockMode mode, bool noqueue) {
       co_return true;
     }
     case Errc::kDeadlock:
+      HF_PROBE("locks: stepped back from a conversion deadlock");
       // Another holder of PR wants EX too, and the master chose us to step back.
       co_await LetGo(lock, LockMode::kNone);
       co_return true;
     case Errc::kCancelled:
+      HF_PROBE("locks: request cancelled");
       co_return true;
     default:
       HF_LOG(LogLevel::kError, "locks", "request_failed",
@@ -160,6 +163,7 @@ Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {
     CountRelief();
     Status flushed = co_await hooks->Flush(lock.resource);
     if (!flushed.ok() && !failed_) {
+      HF_PROBE("locks: letting go failed");
       // The lock must not move: what it protects is not in place. Withdraw; the others replay our journal.
       HF_LOG(LogLevel::kError, "locks", "flush_failed",
              {{"resource", ToString(lock.resource)}, {"error", flushed.error().ToString()}});

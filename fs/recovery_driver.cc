@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "fs/replay.h"
 #include "fs/resource.h"
 
@@ -93,12 +94,16 @@ Task<void> RecoveryDriver::AdoptAll() {
   while (!stopped_ && adopt_ && !to_adopt_.empty() && (!AnyOwed() || HF_MUTANT(kAdoptBeforeBury))) {
     MountNo journal = *to_adopt_.begin();
     to_adopt_.erase(to_adopt_.begin());
-    if (!MayAdopt(journal)) continue;
+    if (!MayAdopt(journal)) {
+      HF_PROBE("recovery: journal to adopt has an owner");
+      continue;
+    }
     adopting_journal_ = journal;
     interrupt_ = std::make_unique<Interrupt>();
     AdoptFn adopt = adopt_;
     Status adopted = co_await adopt(journal, interrupt_.get());
     if (adopted.code() == Errc::kInterrupted) {
+      HF_PROBE("recovery: adoption interrupted");
       if (adopt_ && MayAdopt(journal)) to_adopt_.insert(journal);
     } else if (!adopted.ok()) {
       // Nothing is lost: the next owner of that journal finds both.
@@ -145,10 +150,14 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
   auto claim = co_await parts_.link->ClaimReplay(victim.id);
   if (!claim.ok()) {
     if (claim.code() == Errc::kBusy) {
+      HF_PROBE("recovery: another is the replayer");
       others_.insert(victim.id);
       co_return Status();
     }
-    if (claim.code() == Errc::kNotFound) co_return Status();
+    if (claim.code() == Errc::kNotFound) {
+      HF_PROBE("recovery: nothing owed any more");
+      co_return Status();
+    }
     co_return claim.error();
   }
   Step("waiting for the locks to be rebuilt");
@@ -168,6 +177,7 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
   parts_.space->Destroy(lock);
   if (!done.ok()) co_return done;
   // If we die before they are adopted, the next owner of the journal finds them where they are.
+  if (victim.mount == parts_.self.mount) HF_PROBE("recovery: replayed the journal that is ours now");
   if (victim.mount != parts_.self.mount) {
     to_adopt_.insert(victim.mount);
     StartAdopting();
@@ -191,6 +201,7 @@ Task<Status> RecoveryDriver::ReplayLocked(dlm::Victim victim, dlm::ReplayClaim c
     bool same = owner.node == claim.victim.node && owner.incarnation == claim.victim.incarnation &&
                 owner.nonce == claim.victim.nonce && owner.mount == claim.mount;
     if (!same && !HF_MUTANT(kReplayNoOwnerCheck)) {
+      HF_PROBE("recovery: journal of another owner");
       // The victim died before it took the journal over; what stands there is an older owner's. That one is either owed
       // under its own name or was replayed, so nobody may touch it under this token.
       co_return Error(Errc::kConflict, Text(victim) + " is owned by " +

@@ -6,6 +6,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "base/sync.h"
 #include "fs/meta_block.h"
 
@@ -136,6 +137,7 @@ Task<Result<bool>> NeedsImage(BlockDevice& device, const Geometry& geometry, Blo
     if (!read.ok()) co_return read.error();
     auto block = std::as_const(now).span();
     if (CheckBlock(block, at, BlockType::kNone, geometry.uuid).ok()) co_return HeaderOf(block).version < version;
+    HF_PROBE("replay: block in place is torn or damaged");
     if (!survivors || HeaderOf(block).magic != kBlockMagic || i >= kTornReads) co_return true;
     co_await SleepFor(kTornWait);
   }
@@ -156,6 +158,7 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
   report.images = log->images;
   report.forgotten = log->forgotten;
   if (log->header.state == JournalState::kClean) {
+    HF_PROBE("replay: journal was clean");
     report.was_clean = true;
     co_return report;
   }
@@ -172,6 +175,7 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
         it = known.emplace(resource, *answer).first;
       }
       if (!it->second && !HF_MUTANT(kReplayAll)) {
+        HF_PROBE("replay: resource was handed over");
         ++report.not_frozen;
         continue;
       }
@@ -181,6 +185,7 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
     if (*needs || HF_MUTANT(kReplayOlder)) {
       apply.push_back(block);
     } else {
+      HF_PROBE("replay: newer in place");
       ++report.newer;
     }
   }

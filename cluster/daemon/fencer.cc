@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/mutants.h"
+#include "base/probe.h"
 #include "cluster/daemon/timeline.h"
 
 namespace holdfast::cluster {
@@ -68,6 +69,7 @@ void Fencer::Look() {
       const Node* node = FindNode(*state, victim.node);
       bool back = victim.node != self.node && node && node->state() == JOINING && node->incarnation() > victim.incarnation.v && alive(victim.node);
       auto& run = at_it->second->run;
+      if (back) HF_PROBE("fencer: the victim is back while it is fenced");
       if (back && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(victim.node) + " is back");
       continue;
     }
@@ -83,6 +85,7 @@ Task<void> Fencer::Do(Life victim) {
   if (!done.ok() && done.code() != Errc::kCancelled && done.code() != Errc::kBusy && done.code() != Errc::kNotFound)
     HF_LOG(LogLevel::kWarn, "fence", "given_up_for_now", {{"victim", ToString(victim)}, {"error", done.error().ToString()}});
   // Somebody else is at it, or it failed: Look tries again later if it is still ours.
+  if (!done.ok()) HF_PROBE("fencer: failed, looks again");
   if (!done.ok()) co_await SleepFor(Milliseconds(200));
   works_.erase(victim);
   Look();
@@ -122,6 +125,7 @@ Task<Status> Fencer::Prove(Life victim, std::shared_ptr<Work> work) {
     believed.set_kind(STORAGE);
     proofs = std::vector<FenceProof>(1, believed);
   } else if (former_self) {
+    HF_PROBE("fencer: proves its former life gone");
     proofs = co_await ProveFormerSelf(victim, work);
   } else {
     proofs = co_await ProveOther(victim, work);
@@ -154,6 +158,7 @@ Task<Result<std::vector<FenceProof>>> Fencer::ProveOther(Life victim, std::share
   work->run = domain_->Fence(target, methods, sink);
   auto proofs = co_await work->run->AwaitProof();
   if (!proofs.ok()) {
+    HF_PROBE("fencer: run gave up, resigns");
     // Given up: only when no action runs any more may another take over.
     co_await work->run->AwaitEnd();
     FenceArgs args = Args(victim);

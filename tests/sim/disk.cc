@@ -189,13 +189,14 @@ void SimDisk::MakeDurable(uint64_t offset, uint64_t length) {
 
 // ---- power loss ----
 
-void SimDisk::LoseSector(DiskImage& image, uint64_t sector, const Sector& before, SimRandom& random) {
+void SimDisk::LoseSector(DiskImage& image, uint64_t sector, const Sector& before, SimRandom& random) const {
   uint64_t luck = random.Below(8);
-  if (luck < 4) return;  // kept
+  constexpr uint32_t kHalf = kMillion / 2;
+  if (knobs_.keep == kHalf ? luck < 4 : random.Chance(knobs_.keep)) return;
   Sector now;
   image.Read(sector * kSectorSize, now);
   Sector result = before;
-  if (luck == 7) {  // torn: it starts new and ends old
+  if (knobs_.keep == kHalf ? luck == 7 : luck < 2) {  // torn: it starts new and ends old
     size_t cut = 8 * random.Between(1, kSectorSize / 8 - 1);
     std::copy_n(now.begin(), cut, result.begin());
   }

@@ -36,6 +36,7 @@ struct DiskKnobs {
   uint32_t read_error = 0, write_error = 0;  // per million requests: kIo; a failed write may have landed
   uint32_t early_destage = 100'000;          // per million sectors overwritten in cache whose old version became durable
   Duration path_stall_max = Seconds(10);     // a cut path stalls a request so long, then kDisconnected
+  uint32_t keep = 500'000;                    // per million unflushed sectors that a power loss leaves whole (a quarter of the others is torn)
   bool volatile_cache = true;
   bool preempt_and_abort = false;
   bool persist_through_power_loss = true;
@@ -108,7 +109,7 @@ class SimDisk {
   void LandBytes(Request& request, uint64_t from, uint64_t to);
   void Finish(Request& request, Status status);
   void MakeDurable(uint64_t offset, uint64_t length);
-  static void LoseSector(DiskImage& image, uint64_t sector, const Sector& before, SimRandom& random);
+  void LoseSector(DiskImage& image, uint64_t sector, const Sector& before, SimRandom& random) const;
   void LoseUnflushed(DiskImage& image, SimRandom& random) const;
   void LoseInFlight(DiskImage& image, SimRandom& random) const;
   bool Drained() const;

@@ -31,6 +31,12 @@ class Clients {
   virtual bool Idle() const = 0;
   // All that should be there, read through this node's mount. REQUIRES: quiet, every dead life recovered.
   virtual Task<void> FinalCheck(NodeId node) = 0;
+  // What would be on the volume if everything had lost power at this moment, mounted alone: the promises must be there.
+  // "" or what is missing.
+  virtual Task<std::string> CheckCold(fs::Mount* mount) {
+    (void)mount;
+    co_return std::string();
+  }
   virtual const std::string& Violation() const = 0;
   virtual std::string Verify() = 0;
   virtual std::string Dump() const = 0;

@@ -9,6 +9,7 @@
 #include "tests/sim/seeds.h"
 #include "tests/whole/commit.h"
 #include "tests/whole/mutants.h"
+#include "tests/whole/probes.h"
 #include "tests/whole/run.h"
 
 namespace holdfast::whole {
@@ -25,7 +26,7 @@ void Print(const RunOptions& options, const RunResult& r) {
 }
 
 // Batches until the count or the time is over. Seeds that fail are named with the command that replays them.
-int Many(const RunOptions& options, uint64_t count, double minutes) {
+int Many(const RunOptions& options, uint64_t count, double minutes, bool probes) {
   using Clock = std::chrono::steady_clock;
   auto begin = Clock::now();
   auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
@@ -55,6 +56,8 @@ int Many(const RunOptions& options, uint64_t count, double minutes) {
   }
   std::printf("%llu seeds of scenario %s, %llu failed, %.1f s, %.1f seeds/s\n", static_cast<unsigned long long>(done), options.scenario.c_str(),
               static_cast<unsigned long long>(failed), seconds(), static_cast<double>(done) / seconds());
+  if (probes)
+    for (const auto& [name, hits] : Probes()) std::printf("probe %s %llu\n", name.c_str(), static_cast<unsigned long long>(hits));
   std::fflush(nullptr);
   return failed == 0 ? 0 : 1;
 }
@@ -124,6 +127,8 @@ int Main(int argc, char** argv) {
   app.add_flag("--mutants", mutants, "lists the known bugs");
   app.add_flag("--prove-mutants", prove_mutants, "each known bug must be found by its known seed, else by one of --most seeds");
   app.add_option("--most", seeds_max, "seeds for each mutant");
+  bool probes = false;
+  app.add_flag("--probes", probes, "with --count or --minutes: how often each rare path was reached");
   app.add_flag("--trace", options.trace, "the whole story");
   uint64_t count = 0;
   double minutes = 0;
@@ -147,7 +152,7 @@ int Main(int argc, char** argv) {
   }
   options.broken = [] { return BrokenInvariant(); };
   if (prove_mutants) return ProveMutants(options, mutant, seeds_max);
-  if (count > 0 || minutes > 0) return Many(options, count, minutes);
+  if (count > 0 || minutes > 0) return Many(options, count, minutes, probes);
   SetLogLevel(options.trace ? LogLevel::kDebug : LogLevel::kOff);
   RunResult result = Run(options);
   Print(options, result);

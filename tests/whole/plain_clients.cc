@@ -69,6 +69,15 @@ class PlainClients final : public Clients {
     if (!mount) co_return;
     for (const auto& [who, model] : files_) co_await ReadFile(mount, who.first, who.second);
   }
+  Task<std::string> CheckCold(Mount* mount) override {
+    std::string before = std::exchange(violation_, "");
+    for (const auto& [who, model] : files_) {
+      FileModel promised{model.begun, model.synced, model.synced};
+      Status read = co_await ReadFileOf(mount, who.first, who.second, promised, true);
+      if (!read.ok()) Violate("I4: " + NameOf(who.first, who.second) + " cannot be read: " + read.error().ToString());
+    }
+    co_return std::exchange(violation_, before);
+  }
   const std::string& Violation() const override { return violation_; }
   std::string Verify() override { return violation_; }
   std::string Dump() const override {
@@ -182,8 +191,13 @@ class PlainClients final : public Clients {
   }
 
   Task<Status> ReadFile(Mount* mount, NodeId node, uint32_t user) {
-    Vfs& vfs = mount->vfs();
     FileModel before = files_[{node, user}];
+    Status read = co_await ReadFileOf(mount, node, user, before, false);
+    co_return read;
+  }
+  // cold: judged by `before` alone.
+  Task<Status> ReadFileOf(Mount* mount, NodeId node, uint32_t user, FileModel before, bool cold) {
+    Vfs& vfs = mount->vfs();
     uint64_t deaths = deaths_[node];
     uint64_t version = 0;
     auto entry = co_await vfs.Lookup(kRootNode, NameOf(node, user));
@@ -201,7 +215,7 @@ class PlainClients final : public Clients {
         Violate("I6: " + NameOf(node, user) + " holds what was never written (" + std::to_string(read->bytes) + " bytes)");
       version = content.version;
     }
-    FileModel after = files_[{node, user}];
+    FileModel after = cold ? before : files_[{node, user}];
     uint64_t least = deaths == deaths_[node] ? before.completed : before.synced;
     if (version < least || version > after.begun)
       Violate((version < before.synced ? "I4: " : "I6: ") + NameOf(node, user) + " has version " + std::to_string(version) + ", not in " +

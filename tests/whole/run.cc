@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "dlm/standalone.h"
 #include "fs/check.h"
 #include "tests/whole/cluster.h"
 #include "tests/whole/model/workload.h"
@@ -21,7 +22,7 @@ class Runner {
       clients_ = MakePlainClients(&world_);
     }
     cluster_ = std::make_unique<Cluster>(&world_, plan_.cluster, clients_.get());
-    cluster_->after_replay = [this] { Snapshot(); };
+    cluster_->after_replay = [this] { SnapshotAfterReplay(); };
     if (options.trace) SetLogSink([this](LogLevel, const std::string& line) { Trace(line); });
   }
 
@@ -77,6 +78,7 @@ class Runner {
     cluster_->network.knobs() = plan_.cluster.network;
     cluster_->disk->knobs() = plan_.cluster.disk;
     Instant begin = world_.now();
+    for (uint64_t i = 0; i < 2; ++i) world_.After(world_.random().Between(Milliseconds(100), plan_.length), [this] { Snapshot(); });
     for (size_t i = 0; i < plan_.faults.size(); ++i) {
       const Fault& fault = plan_.faults[i];
       if (!RunTo(begin + fault.at)) return false;
@@ -141,6 +143,7 @@ class Runner {
         break;
       case FaultKind::kBlackout:
         for (NodeId n : c->nodes()) c->PowerOff(n);
+        c->disk->knobs().keep = f.b.v % 2 == 0 ? 500'000 : 950'000;
         c->disk->PowerLoss();
         for (NodeId n : c->nodes())
           Later(world_.random().Between(Milliseconds(100), f.length), [c, n] { c->PowerOn(n); });
@@ -227,13 +230,20 @@ class Runner {
   }
 
   // After a recovery: what the volume would be if everything lost power now, with the journals as they are.
-  void Snapshot() {
+  void SnapshotAfterReplay() {
     if (snapshots_ >= 2 || world_.random().Chance(500'000)) return;
     const cluster::Lockspace* ls = cluster_->checker().lockspace();
     for (int i = 0; ls && i < ls->victims_size(); ++i)
       if (!ls->victims(i).replayed()) return;
     ++snapshots_;
+    Snapshot();
+  }
+  // Of any moment: nothing is owed that a replay of all journals would not bring.
+  void Snapshot() {
+    if (!Wrong().empty()) return;
     sim::SimRandom random(world_.random().Next());
+    static constexpr uint32_t kKeep[] = {500'000, 100'000, 900'000, 980'000};
+    cluster_->disk->knobs().keep = kKeep[random.Below(4)];
     auto* world = new sim::World(1);  // its own: the clock of ours stands still meanwhile
     auto* disk = new sim::SimDisk(world, cluster_->disk->CrashImage(random));
     disk->knobs().slow = 0;
@@ -245,10 +255,35 @@ class Runner {
     std::string found;
     for (const auto& f : report->findings)
       if (f.level == fs::Finding::Level::kError) found += "\n  " + f.code + ": " + f.text;
-    if (!found.empty()) Fail("I5: fsck of a snapshot after a replay:" + found);
-    session.reset();
-    delete disk;
-    delete world;
+    if (!found.empty()) Fail("I5: fsck of a snapshot:" + found);
+    if (Wrong().empty()) ColdMount(world, session.get());
+    world->Abandon(std::move(session));  // a mount's frames may refer to it
+  }
+
+  // The whole cluster had lost power: a mount alone replays every journal, and what fsync promised is there.
+  void ColdMount(sim::World* world, BlockDevice* device) {
+    auto& executor = world->Start(NodeId(1));
+    MemberId self{NodeId(1), Incarnation(1), 1};
+    auto space = [&] {
+      ExecutorTurn turn(&executor);
+      return dlm::MakeStandaloneLockSpace(executor, self);
+    }();
+    fs::MountOptions options;
+    options.device = device;
+    options.executor = &executor;
+    options.space = space.get();
+    options.owner = fs::OwnerStamp{self.node, self.incarnation, self.nonce, MountNo(0)};
+    auto mount = std::make_unique<fs::Mount>(options);
+    Status started = world->Run(executor, mount->Start(), Seconds(600));
+    if (!started.ok()) {
+      Fail("I5: the volume after a loss of all power cannot be mounted: " + started.error().ToString());
+    } else {
+      std::string missing = world->Run(executor, clients_->CheckCold(mount.get()), Seconds(600));
+      if (!missing.empty()) Fail("after a loss of all power: " + missing);
+    }
+    executor.Crash();
+    world->Abandon(std::move(mount));
+    world->Abandon(std::move(space));
   }
 
   void Fsck(bool unmounted) {
