@@ -12,6 +12,10 @@ uint64_t WordAt(const Bytes& bytes, uint64_t offset) {
   return word;
 }
 
+bool ZerosFrom(const Bytes& bytes, uint64_t offset) {
+  return std::all_of(bytes.begin() + static_cast<ptrdiff_t>(offset), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
 std::string When(uint64_t start, uint64_t end) {
   return "[" + std::to_string(start) + ", " + (end == kNever ? "-" : std::to_string(end)) + "]";
 }
@@ -178,6 +182,10 @@ std::string LogFile::StatSize(uint64_t size, uint64_t start, uint64_t end) const
          std::to_string(most);
 }
 
+bool LogFile::UnderWay(uint64_t start, uint64_t end) const {
+  return std::any_of(appends_.begin(), appends_.end(), [&](const Append& a) { return a.start < end && a.end >= start; });
+}
+
 std::string LogFile::Read(const Bytes& bytes, int life, uint64_t start, uint64_t end) {
   auto wrong = [&](const std::string& what) {
     return name_ + " read by life " + std::to_string(life) + " " + When(start, end) + ": " + what;
@@ -188,9 +196,13 @@ std::string LogFile::Read(const Bytes& bytes, int life, uint64_t start, uint64_t
   for (uint64_t at = 0; at < bytes.size();) {
     uint64_t word = WordAt(bytes, at);
     uint64_t append = word & 0xffff'ffff;
+    // A page read before an append, under a size learned after it, ends in zeros: only while that append is under way.
+    if (word == 0 && UnderWay(start, end) && ZerosFrom(bytes, at)) break;
     if (word >> 32 != 0x10'6000 || append >= appends_.size()) return wrong("no record at byte " + std::to_string(at));
     const Append& a = appends_[append];
     for (uint64_t record = 0; record < a.count; ++record, at += kRecordBytes) {
+      // The end of one that is under way may be missing, as on any filesystem.
+      if (at >= bytes.size() && a.end >= start) break;
       bool good = WordAt(bytes, at) == word && WordAt(bytes, at + 8) == record;
       for (uint64_t i = 2; i < 8; ++i) good = good && WordAt(bytes, at + i * 8) == (word ^ record ^ (i << 56));
       if (!good) return wrong("append " + std::to_string(append) + " is torn at byte " + std::to_string(at));

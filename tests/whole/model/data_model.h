@@ -95,6 +95,7 @@ class LogFile {
     uint64_t start = 0, end = kNever;
     bool settled = false;
   };
+  bool UnderWay(uint64_t start, uint64_t end) const;
   bool MayBeLost(const Append& a) const { return !a.settled && deaths_->Dead(a.life); }
   void SettleOthers(int life, uint64_t start);
   std::string name_;

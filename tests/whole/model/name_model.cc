@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 
 #include "fs/vfs_types.h"
 
@@ -112,6 +113,8 @@ class NameSearch {
   void Expand(const Config& from, size_t target, Configs& out, Configs& visited);
   void RollBack(const Config& from, int life, std::vector<Config>* out) const;
   void Settle(Config& c, uint64_t tick) const;
+
+  uint64_t BeganAt(const NameOp& op) const;
 
   const NameModel& model_;
   std::set<uint64_t> seen_, made_, made_numbers_, seen_numbers_;
@@ -312,6 +315,20 @@ void NameSearch::Expand(const Config& from, size_t target, Configs& out, Configs
   }
 }
 
+// A name in the kernel's cache is changed when the reply to the call that changes it is used; until then a walk on that node
+// may answer as of before that call, even though other nodes see the change already.
+uint64_t NameSearch::BeganAt(const NameOp& op) const {
+  if (Changes(op) || op.verb == NameVerb::kList) return op.start;
+  uint64_t start = op.start;
+  for (const NameOp& o : model_.ops_) {
+    if (o.life != op.life || o.start > op.start || o.end < op.start || !Changes(o)) continue;
+    bool same = (o.dir == op.dir && o.name == op.name) ||
+                (o.verb == NameVerb::kRename && o.dir2 == op.dir && o.name2 == op.name);
+    if (same) start = std::min(start, o.start);
+  }
+  return start;
+}
+
 void NameSearch::Settle(Config& c, uint64_t tick) const {
   for (auto& [slot, undos] : c.undo) {
     std::erase_if(undos, [&](const Undo& u) { return settled_[u.op] <= tick; });
@@ -324,13 +341,13 @@ std::string NameSearch::Run() {
     uint64_t tick;
     int kind;  // 0 start, 1 end, 2 death, 3 recovered
     size_t index;
-    bool operator<(const Event& o) const { return tick < o.tick; }
+    bool operator<(const Event& o) const { return std::tie(tick, kind, index) < std::tie(o.tick, o.kind, o.index); }
   };
   std::vector<Event> events;
   for (size_t i = 0; i < model_.ops_.size(); ++i) {
     const NameOp& op = model_.ops_[i];
     if (op.ignored || (!op.known && !Changes(op))) continue;
-    events.push_back({op.start, 0, i});
+    events.push_back({BeganAt(op), 0, i});
     if (op.known) events.push_back({op.end, 1, i});
   }
   for (auto& [life, death] : model_.deaths_) {
