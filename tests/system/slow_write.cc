@@ -3,6 +3,8 @@
 // such a write of a dead node lands over what the survivors wrote meanwhile.
 // SLOW_CONTROL names a file that may hold "PERCENT MS": so many of all other writes take so long, in any order.
 
+#undef _FILE_OFFSET_BITS  // pwrite and pwrite64 are two names here
+
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/types.h>
