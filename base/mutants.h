@@ -9,10 +9,8 @@ enum class Mutant {
   kNone,
   kAdoptBeforeBury,      // orphans and claims of one victim are adopted before the next is replayed
   kAdoptionHoldsOn,      // an adoption is not interrupted when its journal is owed again
-  kReplayAll,            // images of resources that were handed over are replayed too
   kReplayOlder,          // images are written over newer blocks
   kReplayCleanEarly,     // the journal is marked clean before the replayed images are flushed
-  kReplayNoOwnerCheck,   // the token's owner and the journal's need not be one
   kReplayOrdinaryLock,   // the replay's lock waits behind the gates
   kTokenBeforeProof,     // the fence token is written before anything was done
   kNoDrain,              // what the array had accepted is not waited for
@@ -23,16 +21,30 @@ enum class Mutant {
   kLetGoUnwritten,       // EX goes without writing in place
   kLetGoUnforgotten,     // caches outlive the lock
   kDataUnordered,        // the commit record does not wait for fresh data
-  kCommitBeforeImages,
   kTailEarly,            // the tail moves before what it leaves is in place
   kSyncUnflushed,        // fsync answers without a commit
   kClaimsUnwritten,      // blocks taken for data are nowhere on disk
   kMetaFreeAtOnce,       // a metadata block becomes plain free space at once
   kNoVersionFloor,       // a block used again starts its versions anew
   kReapsOpenFiles,       // an orphan is freed while another mount has it open
-  kOwedNumberReused,     // the journal of a dead mount is given out before its replay
   kFsyncOwnOnly,         // fsync does not reach what another mount has written
   kAppendAtOffset,       // O_APPEND goes where the kernel believes the end to be
+  // The kernel's side (filesystem.md, rules 1 to 5).
+  kAwaitNamesForEver,    // dropping a name waits for i_rwsem however long, nobody is told ESTALE
+  kStaleByLockOnly,      // only what waits for the directory's own lock is told ESTALE
+  kForgetReplies,        // replies under way do not count: neither epoch nor a second try
+  kUnknownIsDone,        // inval_inode's -ENOENT counts as done although a reply is under way
+  kKeepsLinkAttr,        // LINK and SETATTR give attributes to keep
+  kNegativesUntracked,   // absent names are given out and never taken back
+  kRenamesUntracked,     // a moved name keeps its timeout and is not one of the new directory
+  kPagesNotAwaited,      // the lock goes while the invalidation of its pages is still under way
+  kPageRepliesUnchecked, // a page READ is answered though its lock has gone
+  kPagesUnderPr,         // page READs take PR while the file is open for writing
+  kKeepsPagesWithoutEx,  // opened for writing without EX: a cached handle that keeps its pages
+  kCachesAppends,        // O_APPEND handles go through the page cache
+  kAppendRangeKept,      // the true range of an append stays cached
+  kPageWritesLeftOut,    // a dirty page's WRITE may come after its lock has gone
+  kCreateOpensAll,       // O_CREAT opens whatever it finds
   kEnd,
 };
 

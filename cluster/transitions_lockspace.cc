@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "cluster/lockspace_view.h"
-#include "base/mutants.h"
 #include "base/probe.h"
 #include "cluster/transitions.h"
 #include "cluster/transitions_internal.h"
@@ -32,8 +31,8 @@ static Result<uint32_t> FreeMount(const Lockspace& space, uint32_t mounts_max) {
   for (uint32_t number = 0; number < std::min(mounts_max, kMountsMax); ++number) {
     bool used = std::any_of(space.members().begin(), space.members().end(),
                             [number](const auto& m) { return m.mount() == number; }) ||
-                (!HF_MUTANT(kOwedNumberReused) && std::any_of(space.victims().begin(), space.victims().end(),
-                                                             [number](const auto& v) { return v.mount() == number; }));
+                std::any_of(space.victims().begin(), space.victims().end(),
+                            [number](const auto& v) { return v.mount() == number; });
     if (!used) return number;
   }
   return Error(Errc::kNoSpace, "all " + std::to_string(mounts_max) + " journals are in use or owed");

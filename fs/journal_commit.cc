@@ -167,7 +167,7 @@ Task<Status> Journal::WriteRecord(std::shared_ptr<Record> record) {
     co_return flushed;
   }
   HF_CO_TRY(co_await WriteLog(record->position, all.first(body), WriteFlags::kNone));
-  if (mutant_ != JournalMutant::kCommitBeforeImages && !HF_MUTANT(kCommitBeforeImages)) HF_CO_TRY(co_await FlushShared());
+  if (mutant_ != JournalMutant::kCommitBeforeImages) HF_CO_TRY(co_await FlushShared());
   auto done = co_await WriteLog(commit_at, all.subspan(body), WriteFlags::kFua);
   co_return done;
 }

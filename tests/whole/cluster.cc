@@ -55,7 +55,7 @@ std::vector<NodeId> Cluster::nodes() const {
 }
 
 bool Cluster::Initialize() {
-  TemplateVolume made = MakeTemplateVolume(options.nodes + options.spare_journals, "sim:" + lockspace_name_);
+  TemplateVolume made = MakeTemplateVolume(options.nodes + options.spare_journals, options.data_mib, "sim:" + lockspace_name_);
   super_ = made.super;
   disk = std::make_unique<sim::SimDisk>(&world, made.image);
   disk->OnWrite([this](const sim::DiskWrite& write) { checker_.Wrote(write); });

@@ -30,6 +30,7 @@ enum class Switch : uint8_t { kWorks, kFails, kHangs, kLate };
 struct ClusterOptions {
   uint32_t nodes = 3;
   uint32_t spare_journals = 0;
+  uint32_t data_mib = 64;       // of the volume, beside quorum area and journals
   bool power = true;            // every node has a power switch in its fence methods
   bool disk_votes = true;
   sim::NetworkKnobs network;

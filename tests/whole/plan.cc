@@ -39,6 +39,8 @@ void Weather(SimRandom& random, Plan* plan) {
   plan->cluster.disk.crash_late_max = random.Between(Milliseconds(100), Seconds(3));
   plan->cluster.power = random.Chance(500'000);
   plan->cluster.spare_journals = static_cast<uint32_t>(random.Below(2));
+  // On a small volume blocks are used again soon.
+  plan->cluster.data_mib = random.Chance(400'000) ? 8 : 64;
   plan->cluster.restart_delay = random.Between(Milliseconds(50), Seconds(1));
   plan->cluster.boot_time = random.Between(Milliseconds(300), Seconds(3));
 }

@@ -12,6 +12,6 @@ struct TemplateVolume {
   sim::DiskImage image;
   fs::Superblock super;
 };
-TemplateVolume MakeTemplateVolume(uint32_t journals, const std::string& lock_table);
+TemplateVolume MakeTemplateVolume(uint32_t journals, uint32_t data_mib, const std::string& lock_table);
 
 }  // namespace holdfast::whole
