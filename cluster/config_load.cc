@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <set>
@@ -249,12 +250,17 @@ struct DocumentFree {
   void operator()(xmlDoc* d) const { xmlFreeDoc(d); }
 };
 
-// The parser's last complaint as "file:line: text".
-Error ParseError(xmlParserCtxtPtr context, const std::string& file) {
-  const xmlError* e = xmlCtxtGetLastError(context);
-  std::string text = e && e->message ? e->message : "is not XML";
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return {Errc::kInvalid, file + ":" + std::to_string(e ? e->line : 0) + ": " + text};
+// The parser's first complaint: those after it are of what it took the rest for.
+struct FirstError {
+  int line = 0;
+  std::string text = "is not XML";
+};
+void KeepFirst(void* context, xmlErrorPtr error) {
+  auto* first = static_cast<FirstError*>(static_cast<xmlParserCtxtPtr>(context)->_private);
+  if (first->line != 0 || error->level < XML_ERR_ERROR) return;
+  first->line = std::max(error->line, 1);
+  if (error->message) first->text = error->message;
+  while (!first->text.empty() && first->text.back() == '\n') first->text.pop_back();
 }
 
 }  // namespace
@@ -263,16 +269,15 @@ Result<LoadedConfig> ParseConfig(std::string_view text, const std::string& path)
   std::string file = BaseName(path);
   if (text.size() > kConfigBytesMax) return Error(Errc::kInvalid, file + ": larger than " + std::to_string(kConfigBytesMax) + " bytes");
   xmlParserCtxtPtr context = xmlNewParserCtxt();
+  FirstError first;
+  context->_private = &first;
+  context->sax->serror = KeepFirst;
   // No XML_PARSE_NOENT, no DTD loading: entities of the document are refused below, external ones are never fetched.
   std::unique_ptr<xmlDoc, DocumentFree> document(xmlCtxtReadMemory(
       context, text.data(), static_cast<int>(text.size()), file.c_str(), nullptr,
       XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOCDATA | XML_PARSE_BIG_LINES));
-  if (!document) {
-    Error error = ParseError(context, file);
-    xmlFreeParserCtxt(context);
-    return error;
-  }
   xmlFreeParserCtxt(context);
+  if (!document) return Error(Errc::kInvalid, file + ":" + std::to_string(std::max(first.line, 1)) + ": " + first.text);
   if (document->intSubset || document->extSubset)
     return Error(Errc::kInvalid, file + ":1: a document type (DOCTYPE, entities) is not accepted");
   xmlNodePtr root = xmlDocGetRootElement(document.get());

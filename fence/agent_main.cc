@@ -2,6 +2,7 @@
 
 #include "fence/agent_main.h"
 
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
@@ -85,6 +86,13 @@ std::vector<std::string> SplitList(const std::string& text) {
   }
   if (out.back().empty()) out.pop_back();
   return out;
+}
+
+bool WholeNumber(const std::string& text, int base, uint64_t low, uint64_t high, uint64_t* out) {
+  bool prefixed = base == 16 && (text.starts_with("0x") || text.starts_with("0X"));
+  const char* from = text.data() + (prefixed ? 2 : 0);
+  auto [end, error] = std::from_chars(from, text.data() + text.size(), *out, base);
+  return error == std::errc() && end == text.data() + text.size() && *out >= low && *out <= high;
 }
 
 }  // namespace holdfast::fence

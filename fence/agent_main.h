@@ -3,6 +3,7 @@
 // Exit status: 0 done or ON, 1 failed, 2 status OFF.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,6 +33,8 @@ bool ReadParameters(const AgentDescription& description, int argc, char** argv, 
 void PrintMetadata(const AgentDescription& description);
 // "a, b c" -> a b c
 std::vector<std::string> SplitList(const std::string& text);
+// A whole number in [low, high] and nothing else; base 10 or 16. False: it is something else.
+bool WholeNumber(const std::string& text, int base, uint64_t low, uint64_t high, uint64_t* out);
 // Says it on standard error and gives kExitFailed.
 int Fail(const std::string& words);
 

@@ -28,17 +28,24 @@ int Off(io::Reactor* reactor, const AgentParameters& parameters, const FenceDevi
     auto found = parameters.find(name);
     return found == parameters.end() ? std::string() : found->second;
   };
-  std::string seconds = value("agent_timeout");
-  Duration limit = Seconds(seconds.empty() ? 20 : std::max(1, std::atoi(seconds.c_str())));
+  uint64_t seconds = 20, node = 0;
+  if (!value("agent_timeout").empty() && !WholeNumber(value("agent_timeout"), 10, 1, 86'400, &seconds)) return Fail("agent_timeout= is no number of seconds");
+  if (!value("nodeid").empty() && !WholeNumber(value("nodeid"), 10, 1, 256, &node)) return Fail("nodeid= is not 1..256");
+  std::vector<MountNo> mounts;
+  for (const std::string& text : SplitList(value("mounts"))) {
+    uint64_t mount = 0;
+    if (!WholeNumber(text, 10, 0, 65'535, &mount)) return Fail("not a mount number: " + text);
+    mounts.push_back(MountNo(static_cast<uint32_t>(mount)));
+  }
+  Duration limit = Seconds(static_cast<int64_t>(seconds));
   auto done = reactor->RunTask(local.Isolate(device, limit, nullptr));
   if (!done.ok()) return Fail(done.error().message);
   std::string volume = value("volume");
   if (!volume.empty()) {
     if (!local.Supports(volume)) return Fail(volume + " is not an image file");
     VictimVolume entry;
-    int node = std::atoi(value("nodeid").c_str());
-    entry.daemon = node >= 1 && node <= 256;
-    for (const std::string& mount : SplitList(value("mounts"))) entry.mounts.push_back(MountNo(static_cast<uint32_t>(std::atoi(mount.c_str()))));
+    entry.daemon = node != 0;
+    entry.mounts = mounts;
     auto bytes = BytesOf(NodeId(static_cast<uint32_t>(node)), entry);
     if (bytes.empty()) return Fail("volume= needs nodeid= or mounts=");
     auto free = reactor->RunTask(local.AwaitBytes(volume, bytes, limit, nullptr));

@@ -53,15 +53,13 @@ Result<std::vector<ReservationKey>> Victims(io::Reactor* reactor, io::IscsiReser
   std::vector<ReservationKey> out;
   if (auto keys = parameters.find("keys"); keys != parameters.end()) {
     for (const std::string& text : SplitList(keys->second)) {
-      char* end = nullptr;
-      out.push_back(strtoull(text.c_str(), &end, 16));
-      if (*end != 0 || out.back() == 0) return Error(Errc::kInvalid, "not a key: " + text);
+      if (!WholeNumber(text, 16, 1, UINT64_MAX, &out.emplace_back())) return Error(Errc::kInvalid, "not a key: " + text);
     }
     return out;
   }
   auto node = parameters.find("nodeid");
-  uint64_t id = node == parameters.end() ? 0 : strtoull(node->second.c_str(), nullptr, 10);
-  if (id < 1 || id > 256) return Error(Errc::kInvalid, "nodeid= (1..256) or keys= is needed");
+  uint64_t id = 0;
+  if (node == parameters.end() || !WholeNumber(node->second, 10, 1, 256, &id)) return Error(Errc::kInvalid, "nodeid= (1..256) or keys= is needed");
   auto session = reactor->RunTask(sessions->Open(volume));
   if (!session.ok()) return session.error();
   auto state = reactor->RunTask((*session)->reservations().Read());
