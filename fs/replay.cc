@@ -174,7 +174,7 @@ Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry,
         if (!answer.ok()) co_return answer.error();
         it = known.emplace(resource, *answer).first;
       }
-      if (!it->second && !HF_MUTANT(kReplayAll)) {
+      if (!it->second) {
         HF_PROBE("replay: resource was handed over");
         ++report.not_frozen;
         continue;
