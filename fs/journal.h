@@ -178,6 +178,7 @@ class Journal {
   std::unique_ptr<Running> running_;
   uint64_t running_sequence_ = 0;
   uint64_t committed_sequence_ = 0;
+  uint64_t empty_commits_ = 0;
   uint64_t next_id_ = 1;
   uint32_t joined_ = 0;
   uint32_t credits_open_ = 0;

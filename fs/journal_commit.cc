@@ -11,8 +11,11 @@
 namespace holdfast::fs {
 
 Task<Status> Journal::WaitCommitted(uint64_t sequence) {
+  uint64_t empty = empty_commits_;
   while (committed_sequence_ < sequence) {
     if (failed_) co_return failure_;
+    // All that was joined to that record when we asked has been undone: nothing of it is left to wait for.
+    if (running_sequence_ <= sequence && empty_commits_ != empty) co_return Status();
     if (running_sequence_ <= sequence) KickCommit();
     co_await committed_changed_.Wait();
   }
@@ -41,9 +44,10 @@ Task<Status> Journal::CommitOne() {
   if (failed_) co_return failure_;
   if (running_->empty()) {
     HF_PROBE("journal: empty transaction");
-    // All that was joined has been undone: nobody's change is in it.
+    // All that was joined has been undone: nobody's change is in it. Its number goes to the next record: replay ends at
+    // the first number that is missing, and with it would go everything that is committed later.
     closing_ = false;
-    committed_sequence_ = running_sequence_++;
+    ++empty_commits_;
     space_changed_.WakeAll();
     committed_changed_.WakeAll();
     co_return Status();

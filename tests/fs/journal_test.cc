@@ -106,6 +106,55 @@ TEST_CASE("storage: work, clean end, everything accounted for", "[fs][journal][u
   }
 }
 
+namespace {
+
+Task<void> CommitNow(Journal* journal, bool* done) {
+  auto committed = co_await journal->Commit();
+  HF_CHECK(committed.ok(), "commit: %s", committed.error().ToString().c_str());
+  *done = true;
+}
+
+// A commit is asked for while a transaction runs, which is then undone: there is nothing to write.
+Task<Status> CommitNothing(StorageRig* rig, Scope* scope, bool* done) {
+  auto tx = co_await rig->journal->Begin(2);
+  if (!tx.ok()) co_return tx.error();
+  scope->Spawn(CommitNow(rig->journal.get(), done));
+  co_await SleepFor(Milliseconds(1));
+  tx->Abort();
+  co_await scope->Join();
+  co_return Status();
+}
+
+}  // namespace
+
+TEST_CASE("journal: a commit of nothing leaves no gap in the log", "[fs][journal][unit]") {
+  Volume v(9);
+  sim::SimExecutor& p = v.world.Start(NodeId(1));
+  auto session = v.disk.Open(p);
+  auto rig = std::make_unique<StorageRig>(session.get());
+  REQUIRE(v.world.Run(p, rig->Start(true)).ok());
+  Toys toys(rig.get());
+  REQUIRE(v.world.Run(p, toys.CreateIndex()).ok());
+  REQUIRE(v.world.Run(p, toys.Put(1, 42, 3)).ok());
+  REQUIRE(v.world.Run(p, rig->journal->Commit()).ok());
+  uint64_t before = rig->journal->committed_sequence();
+  for (int i = 0; i < 3; ++i) {
+    Scope scope;
+    bool done = false;
+    REQUIRE(v.world.Run(p, CommitNothing(rig.get(), &scope, &done)).ok());
+    CHECK(done);
+  }
+  CHECK(rig->journal->committed_sequence() == before);
+  REQUIRE(v.world.Run(p, toys.Put(1, 4711, 3)).ok());
+  REQUIRE(v.world.Run(p, rig->journal->Commit()).ok());
+  CHECK(rig->journal->committed_sequence() > before);
+  auto log = v.world.Run(p, ReadLog(*session, rig->super.geometry, MountNo(0)));
+  REQUIRE(log.ok());
+  CHECK(log->next_sequence == rig->journal->committed_sequence() + 1);  // replay reads all of it
+  toys.ReleaseIndex();
+  CHECK(v.world.Run(p, rig->Stop()).ok());
+}
+
 TEST_CASE("journal: a full log makes room by itself", "[fs][journal][unit]") {
   Volume v(4);
   sim::SimExecutor& p = v.world.Start(NodeId(1));
