@@ -110,6 +110,7 @@ void MountLife::Unmount() {
 
 Task<void> MountLife::CleanEnd() {
   co_await cluster->clients->Detach(node);
+  if (state != State::kUnmounting) co_return;  // it withdrew while its users were on their way out
   attached_ = false;
   Status stopped = co_await mount->Stop();
   if (!stopped.ok()) {
@@ -131,7 +132,13 @@ void MountLife::OnFatal(Error why) {
       state = State::kWithdrawing;
       executor->Spawn(WithdrawEnd(std::move(why)));
       return;
-    case State::kUnmounting:  // let the clean end fail
+    case State::kUnmounting:
+      if (attached_) {  // the kernel still has it: as any withdraw
+        state = State::kWithdrawing;
+        executor->Spawn(WithdrawEnd(std::move(why)));
+        return;
+      }
+      // Let the clean end fail.
       Detach(mount->Withdraw(std::move(why)));
       return;
     default: return;
