@@ -29,13 +29,34 @@ struct Allocator::Need {
   }
 };
 
+namespace {
+
+// The group's own blocks, the superblock's backup and what lies behind the volume's end are never given out.
+bool OwnBlocksMarked(const Geometry& geometry, uint64_t group, uint32_t index, const DiskBitmap& bitmap) {
+  uint64_t first = uint64_t{index} * kBlocksPerBitmap, start = geometry.GroupStart(group).v;
+  auto marked = [&](uint64_t offset) {
+    return offset < first || offset >= first + kBlocksPerBitmap || StateAt(bitmap, static_cast<uint32_t>(offset - first)) == BlockState::kMeta;
+  };
+  for (uint64_t offset = 0; offset < geometry.GroupOverhead(); ++offset)
+    if (!marked(offset)) return false;
+  uint64_t backup = geometry.LastBackup().v;
+  if (backup >= start && backup - start < geometry.group_blocks && !marked(backup - start)) return false;
+  uint64_t end = std::max<uint64_t>(geometry.GroupBlocks(group), first) - first;  // in this bitmap
+  for (; end < kBlocksPerBitmap && end % 4 != 0; ++end)
+    if (StateAt(bitmap, static_cast<uint32_t>(end)) != BlockState::kMeta) return false;
+  constexpr uint8_t kAllMeta = 0xaa;
+  return end >= kBlocksPerBitmap || std::all_of(bitmap.states + end / 4, bitmap.states + sizeof bitmap.states, [](uint8_t b) { return b == kAllMeta; });
+}
+
+}  // namespace
+
 Task<Result<GroupLocks::Group>> Allocator::LockGroup(uint64_t number, Interrupt* interrupt) {
   auto guard = co_await locks_.Lock(GroupResource(number), LockMode::kEx, Interruptible(interrupt));
   if (!guard.ok()) co_return guard.error();
   auto header = co_await cache_.Read(geometry_.GroupStart(number), BlockType::kGroup, GroupResource(number));
   if (!header.ok()) co_return header.error();
   const auto& disk = header->as<DiskGroup>();
-  if (disk.group != number || disk.block_count != geometry_.GroupBlocks(number))
+  if (disk.group != number || disk.block_count != geometry_.GroupBlocks(number) || disk.version_floor > kVersionMax)
     co_return Error(Errc::kCorrupt, "group " + std::to_string(number) + ": its header does not match the superblock");
   Learn(number, *header);
   GroupLocks::Group group;
@@ -48,6 +69,8 @@ Task<Status> Allocator::LoadBitmap(GroupLocks::Group* into, uint64_t number, uin
   if (into->bitmaps.contains(index)) co_return Status();
   auto bitmap = co_await cache_.Read(geometry_.BitmapOf(number, index), BlockType::kBitmap, GroupResource(number));
   if (!bitmap.ok()) co_return bitmap.error();
+  if (!OwnBlocksMarked(geometry_, number, index, bitmap->as<DiskBitmap>()))
+    co_return Error(Errc::kCorrupt, "group " + std::to_string(number) + ": a bitmap calls blocks free that never are");
   into->bitmaps[index] = std::move(*bitmap);
   co_return Status();
 }

@@ -20,6 +20,7 @@ namespace holdfast::fs {
 enum class RepairKind : uint8_t {
   kNone,      // nothing that this program repairs
   kSuper,     // superblock copies written anew
+  kJournal,   // the bad one of a journal header's copies written anew
   kOrphan,    // an inode without names on an orphan list: freed
   kClaims,    // claims of a mount that is gone: returned
   kBitmap,    // blocks that nothing uses, counts of a group

@@ -33,6 +33,7 @@ Task<Status> Checker::Repair() {
     HF_CO_TRY(co_await WriteSuperblock(device_, &report_.super, true));
     MarkRepaired(RepairKind::kSuper, 0, 0, 0);
   }
+  if (options_.repair_all) HF_CO_TRY(co_await RepairJournals());
   bool lost = std::any_of(groups_.begin(), groups_.end(), [](const GroupState& group) { return group.lost; });
   if (!understood || (lost && !options_.repair_all)) co_return Status();
   if (options_.repair_all) HF_CO_TRY(co_await RepairLinks());
@@ -49,6 +50,17 @@ Task<Status> Checker::Repair() {
   for (uint64_t n : groups_to_repair_) HF_CO_TRY(co_await RepairGroup(n, groups_[n]));
   auto done = co_await device_.Flush();
   co_return done;
+}
+
+Task<Status> Checker::RepairJournals() {
+  for (uint32_t j = 0; j < journals_.size(); ++j) {
+    unsigned good = 0;
+    auto header = co_await ReadJournalHeader(device_, geometry_, MountNo(j), &good);
+    if (!header.ok() || good == 2) continue;
+    HF_CO_TRY(co_await WriteJournalHeader(device_, geometry_, &*header));
+  }
+  MarkRepaired(RepairKind::kJournal, 0, 0, 0);
+  co_return Status();
 }
 
 Task<Status> Checker::RepairLinks() {

@@ -96,6 +96,7 @@ class Checker {
   Task<Status> Repair();
   Task<Status> RepairOrphans();
   Task<Status> RepairClaims();
+  Task<Status> RepairJournals();
   Task<Status> RepairLinks();
   Task<Status> RebuildGroup(uint64_t number, GroupState& group);
   Task<Status> RebuildStates(uint64_t number, GroupState& group, uint32_t first, uint32_t count, bool lost);

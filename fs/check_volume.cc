@@ -100,9 +100,10 @@ Task<Status> Checker::LoadSuper() {
   report_.super = *super;
   geometry_ = super->geometry;
   for (size_t i = 0; i < copies.at.size(); ++i) {
-    if (copies.good[i]) continue;
+    if (copies.same[i]) continue;
     super_copy_bad_ = true;
-    Error("superblock-copy", "superblock copy " + std::to_string(i) + " in block " + std::to_string(copies.at[i].v) + " is bad",
+    Error("superblock-copy", "superblock copy " + std::to_string(i) + " in block " + std::to_string(copies.at[i].v) +
+                                 (copies.good[i] ? " describes another volume" : " is bad"),
           copies.at[i].v, 0, RepairKind::kSuper);
   }
   co_return Status();
@@ -118,6 +119,13 @@ Task<Status> Checker::LoadJournals() {
       continue;
     }
     journals_[j].good = true;
+    unsigned good_copies = 0;
+    auto header = co_await ReadJournalHeader(device_, geometry_, MountNo(j), &good_copies);
+    if (!header.ok()) co_return header.error();
+    // Written whole or not at all (its one sector): a bad copy is damage, and the other one may be the older of the two.
+    if (good_copies < 2)
+      Error("journal-header-copy", "journal " + std::to_string(j) + ": one of the two copies of its header is bad",
+            geometry_.JournalStart(MountNo(j)).v, 0, RepairKind::kJournal);
     if (log->header.state == fs::JournalState::kClean) continue;
     report_.dirty_journals.push_back(j);
     for (auto& [block, image] : log->newest) {
@@ -170,7 +178,8 @@ Task<Status> Checker::LoadGroups() {
     }
     group.header = As<DiskGroup>(std::as_const(block).span());
     const DiskGroup& h = group.header;
-    if (h.group != n || h.first_block != geometry_.GroupStart(n).v || h.block_count != geometry_.GroupBlocks(n)) {
+    if (h.group != n || h.first_block != geometry_.GroupStart(n).v || h.block_count != geometry_.GroupBlocks(n) ||
+        h.version_floor > kVersionMax || (h.flags & ~kGroupBitmapsUnwritten) != 0) {
       Error("group-header", "group " + std::to_string(n) + ": its header describes another one", geometry_.GroupStart(n).v, 0,
             RepairKind::kBitmap);
       group.lost = true;

@@ -28,6 +28,8 @@ inline constexpr uint64_t kFirstJournalBlock = (kQuorumAreaOffset + kQuorumAreaB
 inline constexpr uint32_t kBlockMagic = 0x646d6648;       // "Hfmd"
 inline constexpr uint64_t kSuperMagic = 0x54534644'4c4f48ull;  // "HOLDFST"
 inline constexpr uint32_t kFormatVersion = 1;
+// Versions of blocks, sequences and lives of journals only grow, by few: none ever comes here, so none ever wraps.
+inline constexpr uint64_t kVersionMax = uint64_t{1} << 62;
 
 enum class BlockType : uint16_t {
   kNone = 0,

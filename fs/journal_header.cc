@@ -22,6 +22,7 @@ Result<JournalHeader> Decode(const Geometry& geometry, MountNo journal, std::spa
   if (d.state != static_cast<uint32_t>(JournalState::kClean) && d.state != static_cast<uint32_t>(JournalState::kDirty))
     return bad("unknown state");
   if (d.tail_position >= geometry.LogBlocks()) return bad("tail outside the log");
+  if (d.tail_sequence > kVersionMax || d.life > kVersionMax) return bad("an impossible sequence or life");
   JournalHeader h;
   h.journal = journal;
   h.sequence = d.header.version;
@@ -56,6 +57,11 @@ void EncodeJournalHeader(const Geometry& geometry, const JournalHeader& header, 
 }
 
 Task<Result<JournalHeader>> ReadJournalHeader(BlockDevice& device, Geometry geometry, MountNo journal) {
+  auto header = co_await ReadJournalHeader(device, geometry, journal, nullptr);
+  co_return header;
+}
+
+Task<Result<JournalHeader>> ReadJournalHeader(BlockDevice& device, Geometry geometry, MountNo journal, unsigned* good) {
   if (journal.v >= geometry.journal_count) co_return Error(Errc::kInvalid, "no journal " + std::to_string(journal.v));
   AlignedBuffer buffer(2 * kBlockSize);
   BlockNo start = geometry.JournalStart(journal);
@@ -66,7 +72,10 @@ Task<Result<JournalHeader>> ReadJournalHeader(BlockDevice& device, Geometry geom
     auto one = Decode(geometry, journal, std::as_const(buffer).span().subspan(i * kBlockSize, kBlockSize), BlockNo(start.v + i));
     if (!one.ok()) {
       why = one.error();
-    } else if (one->sequence % 2 == i && (!best || one->sequence > best->sequence)) {
+      continue;
+    }
+    if (good) ++*good;
+    if (one->sequence % 2 == i && (!best || one->sequence > best->sequence)) {
       best = *one;
     }
   }

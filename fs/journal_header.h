@@ -36,6 +36,8 @@ struct JournalHeader {
 };
 
 Task<Result<JournalHeader>> ReadJournalHeader(BlockDevice& device, Geometry geometry, MountNo journal);
+// For fsck: *good is how many of the two copies are.
+Task<Result<JournalHeader>> ReadJournalHeader(BlockDevice& device, Geometry geometry, MountNo journal, unsigned* good);
 // Sequence + 1 into the other copy, FUA.
 Task<Status> WriteJournalHeader(BlockDevice& device, Geometry geometry, JournalHeader* header);
 void EncodeJournalHeader(const Geometry& geometry, const JournalHeader& header, std::span<std::byte> block);

@@ -60,6 +60,7 @@ Status CheckBlock(std::span<const std::byte> block, BlockNo at, BlockType expect
   if (h.crc32c != BlockCrc(block)) return Bad(at, "checksum does not match");
   if (h.block != at.v) return Bad(at, "is marked as block " + std::to_string(uint64_t{h.block}));
   if (std::memcmp(h.volume, volume.data(), volume.size()) != 0) return Bad(at, "belongs to another volume");
+  if (h.version > kVersionMax) return Bad(at, "has an impossible version");
   auto type = static_cast<BlockType>(uint16_t{h.type});
   if (expected != BlockType::kNone && type != expected)
     return Bad(at, std::string("is a ") + BlockTypeName(type) + ", expected a " + BlockTypeName(expected));

@@ -92,6 +92,9 @@ Result<Superblock> DecodeSuperblock(std::span<const std::byte> block, BlockNo at
   s.quorum_blocks = d.quorum_blocks;
   s.root_inode = InodeNo(d.root_inode);
   s.root_generation = d.root_generation;
+  bool area = s.quorum_block == kQuorumAreaOffset / kBlockSize && s.quorum_blocks == kQuorumAreaBytes / kBlockSize &&
+              s.quorum_block + s.quorum_blocks <= g.first_journal_block;
+  if (!area && (s.quorum_block != 0 || s.quorum_blocks != 0)) return Error(Errc::kCorrupt, "superblock: quorum area out of place");
   if (!g.ValidTarget(BlockNo(s.root_inode.v))) return Error(Errc::kCorrupt, "superblock: root inode out of range");
   std::memcpy(s.hash_key.data(), d.hash_key, 16);
   s.label = FixedText(d.label, sizeof d.label);
@@ -99,6 +102,19 @@ Result<Superblock> DecodeSuperblock(std::span<const std::byte> block, BlockNo at
   s.created = {static_cast<int64_t>(uint64_t{d.created.seconds}), d.created.nanoseconds};
   return s;
 }
+
+namespace {
+
+bool SameVolume(const Superblock& a, const Superblock& b) {
+  const Geometry &g = a.geometry, &h = b.geometry;
+  return g.uuid == h.uuid && g.volume_blocks == h.volume_blocks && g.first_journal_block == h.first_journal_block &&
+         g.journal_count == h.journal_count && g.journal_blocks == h.journal_blocks && g.first_group_block == h.first_group_block &&
+         g.group_count == h.group_count && g.group_blocks == h.group_blocks && g.bitmap_blocks == h.bitmap_blocks &&
+         a.root_inode == b.root_inode && a.root_generation == b.root_generation && a.hash_key == b.hash_key &&
+         a.quorum_block == b.quorum_block && a.quorum_blocks == b.quorum_blocks;
+}
+
+}  // namespace
 
 Task<Result<Superblock>> ReadSuperblock(BlockDevice& device) { return ReadSuperblock(device, nullptr); }
 
@@ -109,11 +125,13 @@ Task<Result<Superblock>> ReadSuperblock(BlockDevice& device, ReadSuperblockRepor
   std::optional<Superblock> best;
   Error why(Errc::kNotFound, "no Holdfast superblock");
   AlignedBuffer buffer(kBlockSize);
+  std::array<std::optional<Superblock>, 4> copies;
   for (size_t i = 0; i < places.size(); ++i) {
     // Backups are older by nature: they count only when both live copies are bad.
     if (i >= 2 && best && !report) break;
     if (i == 3 && best) places[3] = best->geometry.LastBackup();
     if (report) report->at[i] = places[i];
+    if (places[i].v >= blocks) continue;
     auto read = co_await device.Read(places[i].v * kBlockSize, buffer.span());
     if (!read.ok()) co_return read.error();
     auto super = DecodeSuperblock(buffer.span(), places[i]);
@@ -126,8 +144,10 @@ Task<Result<Superblock>> ReadSuperblock(BlockDevice& device, ReadSuperblockRepor
       report->sequence[i] = super->sequence;
     }
     if (!best || (i < 2 && super->sequence > best->sequence)) best = *super;
+    copies[i] = std::move(*super);
   }
   if (!best) co_return why;
+  for (size_t i = 0; report && i < copies.size(); ++i) report->same[i] = copies[i] && SameVolume(*copies[i], *best);
   if (best->geometry.volume_blocks > blocks)
     co_return Error(Errc::kCorrupt, "the volume has " + std::to_string(best->geometry.volume_blocks) + " blocks, the device only " +
                                         std::to_string(blocks));

@@ -44,6 +44,7 @@ Task<Result<Superblock>> ReadSuperblock(BlockDevice& device);
 struct ReadSuperblockReport {  // for fsck: which of the four copies were good
   std::array<BlockNo, 4> at{};
   std::array<bool, 4> good{};
+  std::array<bool, 4> same{};      // ... and say of the volume what the copy that counts says
   std::array<uint64_t, 4> sequence{};
 };
 Task<Result<Superblock>> ReadSuperblock(BlockDevice& device, ReadSuperblockReport* report);
