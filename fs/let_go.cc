@@ -46,7 +46,11 @@ Task<void> LockTable::Drive(CachedLock& lock) {
   while (!failed_) {
     if (lock.demote && Covers(lock.demote_to, lock.held)) lock.demote = lock.hurry = false;
     if (lock.demote && lock.acquiring == LockMode::kNone) {
-      if (polite_[static_cast<uint8_t>(lock.resource.type)] && lock.guards() > 0) break;
+      if (polite_[static_cast<uint8_t>(lock.resource.type)] && lock.guards() > 0) {
+        if (lock.held != LockMode::kEx || lock.ex_guards > 0) break;
+        co_await Relax(lock);
+        continue;
+      }
       bool stuck = !lock.waiters.empty() && !Covers(lock.held, lock.waiters.front()->mode);
       Instant until = HoldUntil(lock);
       if (!lock.hurry && !stuck && clock_.Now() < until) {
@@ -140,6 +144,16 @@ void LockTable::CountRelief() {
     let_go_in_window_ = 0;
   }
   if (++let_go_in_window_ % kMany == 0 && relieve_) relieve_();
+}
+
+// A polite lock is kept while it is in use, but no stronger than its users need: the reaper's EX stays cached when it has freed
+// an inode, and where the same block becomes a new file that is opened here, others want to open it too.
+// REQUIRES: every guard is PR. Such locks have no caches below them.
+Task<void> LockTable::Relax(CachedLock& lock) {
+  lock.held = LockMode::kPr;
+  Status lowered = co_await port_.Lower(lock.resource, LockMode::kEx, LockMode::kPr);
+  if (!lowered.ok() && !failed_ && fatal_) fatal_(lowered.error());
+  lock.changed.WakeAll();
 }
 
 Task<void> LockTable::LetGo(CachedLock& lock, LockMode to) {

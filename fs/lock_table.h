@@ -184,6 +184,7 @@ class LockTable {
   Task<void> Drive(CachedLock& lock);
   Task<bool> Acquire(CachedLock& lock, LockMode mode, bool noqueue);
   Task<void> LetGo(CachedLock& lock, LockMode to);
+  Task<void> Relax(CachedLock& lock);
   void OnBlocking(Resource resource, LockMode wanted);
   void FailWaiters(CachedLock& lock, const Error& error);
   void EndWait(Resource resource, Waiter* waiter);

@@ -128,6 +128,27 @@ TEST_CASE("locks: two holders of PR that both want EX: one steps back, both get 
   }
 }
 
+TEST_CASE("locks: a polite EX that its users need as PR only is shared while they use it", "[fs][unit]") {
+  World world(4);
+  ModelLocks model(&world);
+  Member a(&world, &model, NodeId(1)), b(&world, &model, NodeId(2));
+  a.table.SetPolite(LockType::kInode);
+  b.table.SetPolite(LockType::kInode);
+  std::string log;
+  a.executor->Spawn(Hold(&a.table, LockMode::kEx, Milliseconds(1), &log, "reap"));
+  world.RunFor(Seconds(1));
+  a.executor->Spawn(Hold(&a.table, LockMode::kPr, Seconds(60), &log, "a"));  // under the cached EX
+  world.RunFor(Milliseconds(50));
+  b.executor->Spawn(Hold(&b.table, LockMode::kPr, Seconds(60), &log, "b"));
+  world.RunFor(Seconds(5));
+  CHECK(log == "reap+reap-a+b+");
+  CHECK(a.table.Held(kA) == LockMode::kPr);
+  b.executor->Spawn(Hold(&b.table, LockMode::kEx, Milliseconds(1), &log, "B"));  // polite: waits for their end
+  world.RunFor(Seconds(100));
+  CHECK(log == "reap+reap-a+b+a-b-B+B-");
+  CHECK(model.Check() == "");
+}
+
 TEST_CASE("locks: NOQUEUE fails where another member holds it, and where somebody here does", "[fs][unit]") {
   World world(3);
   ModelLocks model(&world);
