@@ -83,7 +83,8 @@ class Node:
     def await_member(self, daemon, seconds=START_SECONDS):
         def joined():
             if daemon is not None and daemon.poll() is not None:
-                raise LabError(f"holdfastd of {self.name} ended: {tail(os.path.join(self.log, 'holdfastd.log'), 1)}")
+                words = tail(os.path.join(self.log, "holdfastd.log"), 1)
+                raise LabError(f"holdfastd of {self.name} ended ({daemon.returncode}): {words}")
             return self.is_member()
         wait_until(f"{self.name} joining the cluster (log: {self.log}/holdfastd.log)", joined, seconds, 0.1)
 
