@@ -6,10 +6,14 @@ namespace holdfast::fs {
 
 void FileData::Add(uint64_t first, uint64_t count, bool promised) {
   auto buffer = std::make_shared<AlignedBuffer>(count * kBlockSize);
+  Adopt(first, count, promised, buffer->data(), buffer);
+}
+
+void FileData::Adopt(uint64_t first, uint64_t count, bool promised, std::byte* bytes, std::shared_ptr<void> owner) {
   if (first == 0 || !pages_.contains(first - 1)) ++runs_;
   auto hint = pages_.upper_bound(first);
   for (uint64_t i = 0; i < count; ++i) {
-    auto it = pages_.emplace_hint(hint, first + i, DirtyPage{buffer->data() + i * kBlockSize, buffer, promised});
+    auto it = pages_.emplace_hint(hint, first + i, DirtyPage{bytes + i * kBlockSize, owner, promised});
     if (promised) ++promised_;
     hint = std::next(it);
   }

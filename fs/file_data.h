@@ -17,7 +17,7 @@ namespace holdfast::fs {
 
 struct DirtyPage {
   std::byte* bytes = nullptr;
-  std::shared_ptr<AlignedBuffer> owner;
+  std::shared_ptr<void> owner;
   bool promised = false;  // a block of the file's reservation is for it: there was a hole
 };
 
@@ -33,6 +33,8 @@ class FileData {
   }
   // Zeroed pages for [first, first + count) where there are none; one buffer for all of them.
   void Add(uint64_t first, uint64_t count, bool promised);
+  // The same over whole pages of somebody's memory.
+  void Adopt(uint64_t first, uint64_t count, bool promised, std::byte* bytes, std::shared_ptr<void> owner);
   // Forgets the pages from `first` on (of `count`); returns how many had a promise.
   uint64_t Drop(uint64_t first, uint64_t count = UINT64_MAX);
   // Pieces of the file that are dirty, at most: what the extents' tree must have room for.

@@ -42,7 +42,8 @@ Task<Result<DirtyPage*>> VfsCore::PageForUpdate(Inode* inode, uint64_t page) {
   co_return dirty;
 }
 
-Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt) {
+Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt,
+                                   PageSource source) {
   uint64_t end = offset + length;
   uint64_t first = offset / kBlockSize, last = (end - 1) / kBlockSize;
   if (inode->inline_data()) {
@@ -82,7 +83,13 @@ Task<Status> VfsCore::PreparePages(Inode* inode, uint64_t offset, uint64_t lengt
     if (!reserved.ok()) co_return reserved.error();
     inode->data.reserved.Merge(std::move(*reserved));
   }
-  for (const Run& run : runs) inode->data.Add(run.first, run.count, run.hole);
+  for (const Run& run : runs) {
+    if (source.bytes != nullptr) {
+      inode->data.Adopt(run.first, run.count, run.hole, source.bytes + (run.first - first) * kBlockSize, source.owner);
+    } else {
+      inode->data.Add(run.first, run.count, run.hole);
+    }
+  }
   // Partly overwritten pages at both ends keep what they had.
   for (const Run& run : runs) {
     bool head = run.first == first && offset % kBlockSize != 0;

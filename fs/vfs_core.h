@@ -87,6 +87,12 @@ class [[nodiscard]] LockedInode {
   InodeTable* table_ = nullptr;
 };
 
+// Aligned memory with the bytes of whole pages that are being written.
+struct PageSource {
+  std::byte* bytes = nullptr;
+  std::shared_ptr<void> owner;
+};
+
 class VfsCore final : public LockHooks {
  public:
   explicit VfsCore(VfsParts p);
@@ -125,7 +131,9 @@ class VfsCore final : public LockHooks {
   // Makes the page that holds byte `offset` dirty and whole in memory.
   Task<Result<DirtyPage*>> PageForUpdate(Inode* inode, uint64_t page);
   // Promises blocks for the pages [first, first + count) that are holes and adds them; whole[] pages are not read.
-  Task<Status> PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt = nullptr);
+  // source: kept instead of new pages where there are none.
+  Task<Status> PreparePages(Inode* inode, uint64_t offset, uint64_t length, Interrupt* interrupt = nullptr,
+                            PageSource source = {});
   Task<Status> ZeroTail(Inode* inode, uint64_t new_size);
   // Adds the block to what LockGroupsFor gets, unless that would be too many groups.
   void AddGroup(std::vector<Extent>* extents, BlockNo block);

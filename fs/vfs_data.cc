@@ -115,9 +115,16 @@ void CopyIn(Inode* inode, uint64_t offset, std::span<const std::byte> in) {
   for (size_t done = 0; done < in.size(); ++it) {
     uint64_t skip = (offset + done) % kBlockSize;
     size_t n = std::min<size_t>(in.size() - done, kBlockSize - skip);
-    std::memcpy(it->second.bytes + skip, in.data() + done, n);
+    if (it->second.bytes + skip != in.data() + done) std::memcpy(it->second.bytes + skip, in.data() + done, n);
     done += n;
   }
+}
+
+// Memory is kept as long as one of its pages is dirty: only if most of it is.
+PageSource SourceOf(uint64_t offset, std::span<const std::byte> in, const std::shared_ptr<void>& memory) {
+  constexpr size_t kWorthKeeping = 512 * 1024;
+  if (!memory || in.size() < kWorthKeeping || !Aligned(offset, in.data(), in.size())) return {};
+  return {const_cast<std::byte*>(in.data()), memory};
 }
 
 // Room in memory for what is coming: this file's data is written back first when it, or all files', are much.
@@ -162,7 +169,8 @@ Task<Result<WriteResult>> Vfs::Write(KernelInode node, uint64_t offset, std::spa
     }
   }
   size_t before = inode->data.bytes();
-  auto prepared = co_await core->PreparePages(inode, offset, in.size(), options.interrupt);
+  PageSource source = SourceOf(offset, in, options.memory);
+  auto prepared = co_await core->PreparePages(inode, offset, in.size(), options.interrupt, std::move(source));
   if (prepared.ok()) {
     CopyIn(inode, offset, in);
     inode->core.size = std::max<uint64_t>(inode->core.size, offset + in.size());

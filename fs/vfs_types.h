@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -128,6 +129,8 @@ struct WriteOptions {
   bool kill_privileges = false;  // clear suid, and sgid of a group-executable file
   bool sync = false;             // O_SYNC, O_DSYNC: durable before the answer
   Interrupt* interrupt = nullptr;
+  // Keeps the bytes alive, which nobody changes after the call: whole pages of a large write are kept where they are.
+  std::shared_ptr<void> memory;
 };
 struct WriteResult {
   size_t bytes = 0;

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -40,6 +41,9 @@ int main(int argc, char** argv) {
   }
   // A page fault of ours must not wait for memory that our own dirty pages hold. Best effort: needs CAP_IPC_LOCK.
   mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+  // Buffers of 1 MiB come and go: given back to the kernel each time, their page faults cost more than the copy into them.
+  mallopt(M_MMAP_THRESHOLD, 16 << 20);
+  mallopt(M_TRIM_THRESHOLD, 128 << 20);
   Program program(std::move(*line), daemon);
   int code = program.Run();
   // The reactor has stopped; background frames still refer to parts of the program.

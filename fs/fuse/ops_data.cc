@@ -56,7 +56,8 @@ void Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size, off_t offs
   options.kill_privileges = (body->write_flags & kWriteKillSuidgid) != 0 && !options.page_io;
   options.sync = (info->flags & (O_SYNC | O_DSYNC)) != 0 && !options.page_io;
   std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
-  s->requests().Write(ReplyKeeping(s, req, s->session()->TakeBuffer()), HandleOf(info), offset, bytes, options);
+  options.memory = std::make_shared<RequestBuffer>(s->session()->TakeBuffer());
+  s->requests().Write(ReplyTo(s, req), HandleOf(info), offset, bytes, options);
 }
 
 void Flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {

@@ -4,6 +4,7 @@
 #include <climits>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <sys/stat.h>
 
 #include "base/log.h"
@@ -18,6 +19,8 @@ namespace {
 
 constexpr Duration kSupervisorLimit = Seconds(3);  // for its last sweep; it goes on without us
 constexpr Duration kDrainLimit = Seconds(5);       // requests still unanswered when a withdraw closes the connection
+
+constexpr int kReadAheadKb = 2048;                   // two requests of the largest size
 
 std::string Name(const std::string& path) {
   size_t slash = path.find_last_of('/');
@@ -166,7 +169,19 @@ Task<Status> Program::Serve() {
   });
   session_->Start(reactor_, [this] { OnKernelEnd(); });
   co_await init_done_.Wait();
+  co_await SetReadAhead(supervision.device);
   co_return Status();
+}
+
+// INIT's max_readahead only lowers the kernel's 128 KiB. Best effort: without it reads come in smaller pieces.
+Task<void> Program::SetReadAhead(std::string device) {
+  std::function<int()> work = [device] {
+    std::ofstream file("/sys/class/bdi/" + device + "/read_ahead_kb");
+    file << kReadAheadKb << std::flush;
+    return file.good() ? 0 : -1;
+  };
+  int error = co_await pool_.Run<int>(std::move(work));
+  if (error != 0) HF_LOG(LogLevel::kDebug, "mount", "no_read_ahead", {{"device", device}});
 }
 
 // ---- the end ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Program : public dlm::ClusterLinkHandler {
   // After a lost iSCSI session, before any I/O goes on: still a member, and the key still stands.
   Task<Status> GuardReconnect(ReservationKey key);
   Task<Status> Serve();
+  Task<void> SetReadAhead(std::string device);
   Task<void> CleanEnd();
   Task<void> WithdrawEnd(Error why);
   Task<void> UnmountSoon(bool lazy);

@@ -102,8 +102,6 @@ bool Append(KernelRequests& requests, KernelInode dir, const DirPage& page, cons
 class FuseReply final : public KernelReply {
  public:
   FuseReply(FuseServer* server, fuse_req_t req, int no_data) : request_(server, req), no_data_(no_data) {}
-  FuseReply(FuseServer* server, fuse_req_t req, RequestBuffer memory)
-      : request_(server, req), no_data_(ENODATA), memory_(std::move(memory)) {}
 
   void Error(const holdfast::Error& error) override {
     if (error.code == Errc::kNoData) {
@@ -153,17 +151,12 @@ class FuseReply final : public KernelReply {
  private:
   FuseServer::Request request_;
   int no_data_;
-  RequestBuffer memory_;
 };
 
 }  // namespace
 
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data) {
   return std::make_unique<FuseReply>(server, req, no_data);
-}
-
-KernelReplyPtr ReplyKeeping(FuseServer* server, fuse_req_t req, RequestBuffer memory) {
-  return std::make_unique<FuseReply>(server, req, std::move(memory));
 }
 
 void FuseServer::Request::Entry(const EntryAnswer& answer, bool* counted) {

@@ -103,8 +103,6 @@ int ErrnoOf(Errc code);
 Caller CallerOf(fuse_req_t req);
 // A request's answer as KernelRequests gives it. no_data: what kNoData means there.
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data = ENODATA);
-// The same, keeping the request's memory (the bytes of a WRITE) until it is answered.
-KernelReplyPtr ReplyKeeping(FuseServer* server, fuse_req_t req, RequestBuffer memory);
 
 // Each file of operations adds its own.
 void AddNameOps(fuse_lowlevel_ops* ops);

@@ -1,5 +1,6 @@
 #include "fs/fuse/session.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "fs/fuse/fuse_wire.h"
 
@@ -17,6 +19,18 @@ namespace {
 
 constexpr size_t kRequestsPerTurn = 64;     // then completions and timers get their turn
 constexpr size_t kFreeBuffersMax = 64;      // 1 MiB each
+constexpr size_t kPage = 4096;
+constexpr size_t kWriteHead = sizeof(fuse_in_header) + sizeof(fuse_write_in);
+constexpr size_t kRequestBytes = (1 << 20) + kPage;  // what libfuse reads at most
+
+void* NewRequestMemory() {
+  void* base = std::aligned_alloc(kPage, kPage + kRequestBytes);
+  HF_CHECK(base != nullptr, "no memory for a request");
+  return static_cast<char*>(base) + kPage - kWriteHead;
+}
+void FreeRequestMemory(void* memory) {
+  if (memory) std::free(static_cast<char*>(memory) - (kPage - kWriteHead));
+}
 
 // libfuse hands custom_io no user data of ours (fuse_session_new's), so INIT is patched by what passes through here.
 // One mount per process.
@@ -34,12 +48,12 @@ RequestBuffer::~RequestBuffer() {
   if (pool_->size() < kFreeBuffersMax) {
     pool_->push_back(memory_);
   } else {
-    std::free(memory_);
+    FreeRequestMemory(memory_);
   }
 }
 
 ssize_t FuseSession::Read(int fd, void* buffer, size_t size, void*) {
-  ssize_t n = read(fd, buffer, size);
+  ssize_t n = read(fd, buffer, std::min(size, kRequestBytes));
   if (!g_init.seen && n >= static_cast<ssize_t>(sizeof(fuse_in_header) + 16)) {
     auto* header = static_cast<const fuse_in_header*>(buffer);
     if (header->opcode == FUSE_INIT) {
@@ -99,8 +113,8 @@ Result<std::unique_ptr<FuseSession>> FuseSession::Mount(SessionOptions options, 
 
 FuseSession::~FuseSession() {
   Close();
-  std::free(buffer_.mem);
-  for (void* memory : free_buffers_) std::free(memory);
+  FreeRequestMemory(buffer_.mem);
+  for (void* memory : free_buffers_) FreeRequestMemory(memory);
 }
 
 void FuseSession::Start(io::Reactor& reactor, std::function<void()> on_end) {
@@ -122,7 +136,8 @@ void FuseSession::Resume() {
 
 void FuseSession::OnReadable() {
   for (size_t i = 0; i < kRequestsPerTurn && !ended_ && !paused_; ++i) {
-    if (!buffer_.mem && !free_buffers_.empty()) {
+    if (!buffer_.mem && free_buffers_.empty()) buffer_.mem = NewRequestMemory();
+    if (!buffer_.mem) {
       buffer_.mem = free_buffers_.back();
       free_buffers_.pop_back();
     }

@@ -23,7 +23,8 @@ struct SessionOptions {
   std::string kernel_options; // "ro", "nosuid", "nodev", "noexec", comma-separated
 };
 
-// The memory of one request; a handler that suspends keeps it, others leave it to the session.
+// The memory of one request; a handler that suspends keeps it, others leave it to the session. The bytes of a WRITE begin at
+// a page boundary: they can go to the disk from where they are.
 class RequestBuffer {
  public:
   RequestBuffer() = default;

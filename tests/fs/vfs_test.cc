@@ -1,6 +1,7 @@
 // Operations of a mount: facts of names, attributes, data, orphans, space.
 #include <sys/stat.h>
 
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -248,6 +249,83 @@ TEST_CASE("vfs: holes, unwritten space, punching and zeroing read as they should
   CHECK(ReadAll(rig, f) == model);
   (void)Must(rig.Run(v.Set(f, {.which = kSetSize, .size = 0})));
   CHECK(Must(rig.Run(v.GetAttr(f))).blocks == 0);
+  rig.Unmount();
+}
+
+TEST_CASE("vfs: the memory of large writes is kept instead of copied, and given back when it is on disk", "[fs][unit]") {
+  VolumeRig rig(21, 256);
+  rig.Mount();
+  KernelInode file = MakeFile(rig, kRootNode, "kept", "");
+  auto write = [&](uint64_t offset, const std::string& text) {
+    auto memory = std::make_shared<AlignedBuffer>(text.size());
+    std::memcpy(memory->data(), text.data(), text.size());
+    WriteOptions options;
+    options.memory = memory;
+    (void)Must(rig.Run(rig.vfs().Write(file, offset, std::as_const(*memory).span().first(text.size()), options)));
+    options.memory.reset();
+    return std::weak_ptr<AlignedBuffer>(memory);
+  };
+  std::string model = Pattern(1 << 20, 1);
+  auto kept = write(0, model);
+  CHECK_FALSE(kept.expired());
+  // Parts of kept pages are overwritten, by kept memory and by copies.
+  std::string small = Pattern(5000, 2), large = Pattern(1 << 20, 3);
+  auto copied = write(100'000, small);
+  model.replace(100'000, small.size(), small);
+  auto over = write(1 << 19, large);
+  model.resize((1 << 19) + (1 << 20));
+  model.replace(1 << 19, large.size(), large);
+  CHECK_FALSE(over.expired());
+  auto unaligned = write((1 << 19) + 100, large);
+  model.resize(std::max<size_t>(model.size(), (1 << 19) + 100 + large.size()));
+  model.replace((1 << 19) + 100, large.size(), large);
+  CHECK((ReadAll(rig, file) == model));
+  CHECK(copied.expired());
+  CHECK(unaligned.expired());
+  Must(rig.Run(rig.vfs().Fsync(file, false)));
+  CHECK(kept.expired());
+  CHECK(over.expired());
+  CHECK((ReadAll(rig, file) == model));
+  // Anything in any order, through remounts.
+  sim::SimRandom random(77);
+  for (int i = 0; i < 300; ++i) {
+    uint64_t at = random.Below(4 << 20);
+    switch (random.Below(8)) {
+      case 0:
+      case 1:
+      case 2: at = at / kBlockSize * kBlockSize; [[fallthrough]];
+      case 3: {
+        bool whole = random.Below(2) == 0;
+        std::string text = Pattern(whole ? (1 + random.Below(2)) << 19 : 1 + random.Below(700'000), i);
+        (void)write(at, text);
+        if (model.size() < at + text.size()) model.resize(at + text.size());
+        model.replace(at, text.size(), text);
+        break;
+      }
+      case 4: {
+        SetAttr set;
+        set.which = kSetSize;
+        set.size = at;
+        (void)Must(rig.Run(rig.vfs().Set(file, set)));
+        model.resize(at);
+        break;
+      }
+      case 5: {
+        uint64_t length = 1 + random.Below(1 << 20);
+        (void)Must(rig.Run(rig.vfs().Fallocate(file, at, length, kFallocPunchHole | kFallocKeepSize)));
+        for (uint64_t k = at; k < std::min<uint64_t>(at + length, model.size()); ++k) model[k] = 0;
+        break;
+      }
+      case 6: Must(rig.Run(rig.vfs().Fsync(file, false))); break;
+      default:
+        CHECK((ReadAll(rig, file) == model));
+        if (random.Below(6) == 0) {
+          rig.Unmount();
+          rig.Mount();
+        }
+    }
+  }
+  CHECK((ReadAll(rig, file) == model));
   rig.Unmount();
 }
 
