@@ -20,11 +20,9 @@ enum class Mutant {
   kLeaseNotEnforced,     // submits after the lease's end
   kLetGoUnwritten,       // EX goes without writing in place
   kLetGoUnforgotten,     // caches outlive the lock
-  kDataUnordered,        // the commit record does not wait for fresh data
   kTailEarly,            // the tail moves before what it leaves is in place
   kSyncUnflushed,        // fsync answers without a commit
   kClaimsUnwritten,      // blocks taken for data are nowhere on disk
-  kMetaFreeAtOnce,       // a metadata block becomes plain free space at once
   kNoVersionFloor,       // a block used again starts its versions anew
   kReapsOpenFiles,       // an orphan is freed while another mount has it open
   kFsyncOwnOnly,         // fsync does not reach what another mount has written

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 
 namespace holdfast::fs {
 
@@ -133,11 +134,13 @@ bool KernelCache::GavePlusEntry(KernelInode parent, uint64_t parent_acquisition,
 
 bool KernelCache::GaveNegative(KernelInode parent, uint64_t parent_acquisition, std::string_view name) {
   if (!locks_.Valid(ResourceOfNode(parent), parent_acquisition)) return false;
+  if (HF_MUTANT(kNegativesUntracked)) return true;
   return KeepName(Get(parent), name, false);
 }
 
 void KernelCache::Renamed(KernelInode parent, uint64_t parent_acquisition, std::string_view name, KernelInode child,
                           bool is_dir) {
+  if (HF_MUTANT(kRenamesUntracked)) return;
   if (GaveEntry(parent, parent_acquisition, name, child, is_dir)) return;
   if (kernel_.has_epoch()) {
     ++counters_.epochs;

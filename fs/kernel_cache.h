@@ -184,6 +184,7 @@ class KernelCache : public KernelHooks {
                                                      std::vector<std::shared_ptr<Notice>>* own);
   Task<Status> DropAttr(KernelInode inode);
   Task<Status> DropNames(KernelInode inode, Resource resource);
+  Task<void> AwaitListing(KernelInode inode, std::shared_ptr<Notice> notice);
   void AnswerStale(Node& dir, Resource resource);
   Task<bool> Await(std::shared_ptr<Notice> notice, Duration patience);
   std::shared_ptr<Notice> Start(Task<Status> call);

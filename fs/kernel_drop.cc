@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/kernel_cache.h"
 
 namespace holdfast::fs {
@@ -69,7 +70,7 @@ Task<Status> KernelCache::DropAttr(KernelInode inode) {
     auto notice = NotifyInode(inode, -1, 0);
     bool done = false;
     while (!done) done = co_await Await(notice, knobs_.notify_patience);
-    if (notice->status.ok()) break;
+    if (notice->status.ok() || HF_MUTANT(kUnknownIsDone)) break;
     if (notice->status.code() != Errc::kNotFound) co_return notice->status;
     ++counters_.retries;
     co_await SleepFor(Milliseconds(1));
@@ -86,7 +87,7 @@ std::vector<std::pair<uint64_t, uint64_t>> KernelCache::LeftOut(Node& node, Kern
                                                                 std::vector<std::shared_ptr<Notice>>* own) {
   std::vector<std::pair<uint64_t, uint64_t>> taken;
   for (auto& [id, pages] : node.page_requests) {
-    if (pages.dirty && from == LockMode::kEx) continue;
+    if (pages.dirty && from == LockMode::kEx && !HF_MUTANT(kPageWritesLeftOut)) continue;
     if (!pages.write) {
       taken.emplace_back(pages.offset, pages.length);
       continue;
@@ -113,13 +114,14 @@ Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource, LockMo
     for (auto [offset, length] : Complement(taken)) notices.push_back(NotifyInode(inode, offset, length));
     bool all_done = true;
     bool under_way = false;
+    if (HF_MUTANT(kPagesNotAwaited)) break;
     Instant patience_ends = clock_.Now() + knobs_.notify_patience * (round + 1);
     for (auto& notice : notices) {
       bool done = co_await Await(notice, std::max(patience_ends - clock_.Now(), Duration{1}));
       all_done = all_done && done;
       if (!done || notice->status.ok()) continue;
       if (notice->status.code() != Errc::kNotFound) co_return notice->status;
-      under_way = true;
+      under_way = !HF_MUTANT(kUnknownIsDone);
     }
     for (auto& notice : own) co_await Await(notice, std::max(patience_ends - clock_.Now(), Duration{1}));
     Node& after = Get(inode);
@@ -149,14 +151,18 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
   std::sort(drops.begin(), drops.end(), [](auto& a, auto& b) { return a.name < b.name; });
   bool too_many = std::exchange(node.names_overflow, false);
   node.names.clear();
-  bool in_flight = node.revalidated_ever && clock_.Now() < node.revalidated + knobs_.reply_flight;
-  bool plus_in_flight = node.plus_ever && clock_.Now() < node.plus + knobs_.reply_flight;
+  Duration flight = HF_MUTANT(kForgetReplies) ? Duration{} : knobs_.reply_flight;
+  bool in_flight = node.revalidated_ever && clock_.Now() < node.revalidated + flight;
+  bool plus_in_flight = node.plus_ever && clock_.Now() < node.plus + flight;
   if (kernel_.has_epoch() && (node.dir_requests > 0 || too_many || in_flight)) {
     ++counters_.epochs;
     Status done = kernel_.Epoch();
     // A READDIRPLUS reply that is used after the epoch stamps its names with the new one; it holds i_rwsem, so that
     // this call comes after it. (No directory reader runs while a request that changes it has i_rwsem.)
-    if (plus_in_flight) Start(kernel_.DropEntries(inode, std::move(drops)));
+    if (plus_in_flight) {
+      auto late = Start(kernel_.DropEntries(inode, std::move(drops)));
+      co_await AwaitListing(inode, late);
+    }
     co_return done;
   }
   counters_.entry_drops += drops.size();
@@ -165,10 +171,13 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
   for (int wait = 0; !notice->done; ++wait) {
     bool done = co_await Await(notice, knobs_.notify_patience);
     if (done) break;
+    if (HF_MUTANT(kAwaitNamesForEver)) continue;
     if (kernel_.has_epoch()) {
       // The call goes on by itself when the request that blocks it is answered; what it drops then is harmless.
       ++counters_.epochs;
-      co_return kernel_.Epoch();
+      Status done_by_epoch = kernel_.Epoch();
+      if (plus_in_flight) co_await AwaitListing(inode, notice);
+      co_return done_by_epoch;
     }
     // The VFS repeats a request that fails with ESTALE once, from the path; meanwhile i_rwsem is free. Until the
     // directory has been quiet its entries go out with timeout 0, so that there is no second time.
@@ -180,11 +189,26 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
   co_return notice->status;
 }
 
+// Until the names that a READDIRPLUS reply on its way brings are dropped again: nothing of ours keeps that reply, unless
+// another request that we hold back shares i_rwsem with it; then what it brings is visible for an instant.
+Task<void> KernelCache::AwaitListing(KernelInode inode, std::shared_ptr<Notice> notice) {
+  Get(inode).names_notice = notice;
+  while (!notice->done && !HF_MUTANT(kForgetReplies)) {
+    Node& node = Get(inode);
+    if (node.dir_requests > 0 || clock_.Now() >= node.plus + knobs_.reply_flight) break;
+    co_await Await(notice, knobs_.notify_patience);
+  }
+}
+
 // Every request that may hold the directory's i_rwsem, whatever it waits for: a rename may have it and wait for the rename
 // lock, which another mount's rename has that waits for this directory. If no request names the directory, a rename holds
 // i_rwsem of both its directories and looks a name up in the other one.
 void KernelCache::AnswerStale(Node& dir, Resource resource) {
   std::vector<Interrupt*> all = dir.dir_interrupts;
+  if (HF_MUTANT(kStaleByLockOnly)) {
+    counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
+    return;
+  }
   if (dir.dir_requests == 0) {
     std::vector<KernelInode> inodes;
     for (auto& [inode, node] : nodes_) {

@@ -1,6 +1,8 @@
 // KernelRequests: the lease, what the kernel may keep; requests about names, attributes and directories.
 #include "fs/kernel_requests.h"
 
+#include "base/mutants.h"
+
 namespace holdfast::fs {
 namespace {
 
@@ -128,7 +130,7 @@ Task<void> KernelRequests::DoLink(KernelReplyPtr reply, DirRequest, KernelInode 
                                   std::string name) {
   auto entry = co_await vfs().Link(inode, parent, name, reply->interrupt());
   // Rule 3: the kernel takes LINK's attributes whatever has happened since.
-  co_await ReplyNew(reply.get(), parent, name, std::move(entry), false);
+  co_await ReplyNew(reply.get(), parent, name, std::move(entry), HF_MUTANT(kKeepsLinkAttr));
 }
 
 Task<void> KernelRequests::DoRemove(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name, bool directory) {
@@ -261,7 +263,8 @@ Task<void> KernelRequests::DoSet(KernelReplyPtr reply, DirRequest, KernelInode i
     if (!valid) attr = Errc::kInterrupted;
   }
   if (attr.ok()) {
-    reply->Attr(*attr, false);  // rule 3: some kernels take them whatever has happened since
+    // Rule 3: some kernels take them whatever has happened since.
+    reply->Attr(*attr, HF_MUTANT(kKeepsLinkAttr) && KeepAttr(*attr, true));
   } else {
     reply->Fail(attr.error());
   }

@@ -1,6 +1,7 @@
 // KernelRequests: open files and their data. Rules 2, 4 and 5 of filesystem.md meet here: which handles the kernel may
 // cache for, and what a page READ must hold.
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/kernel_requests.h"
 
 namespace holdfast::fs {
@@ -13,7 +14,7 @@ FileHandle MakeHandle(KernelInode inode, OpenMode open) {
   h.inode = inode;
   h.write = open.write;
   h.append = open.append;
-  h.direct = open.direct || (h.write && h.append);
+  h.direct = open.direct || (h.write && h.append && !HF_MUTANT(kCachesAppends));
   h.sync = open.sync;
   return h;
 }
@@ -56,7 +57,7 @@ Task<void> KernelRequests::DoOpen(KernelReplyPtr reply, KernelInode inode, OpenM
     co_return;
   }
   FileHandle handle = MakeHandle(inode, open);
-  bool got_ex = !handle.write || opened->mode == LockMode::kEx;
+  bool got_ex = !handle.write || opened->mode == LockMode::kEx || HF_MUTANT(kKeepsPagesWithoutEx);
   if (!got_ex) handle.direct = true;
   // Opening for write without EX empties the cache: its pages were read under PR, a store would send no request.
   reply->Opened(OpenedWith(handle, open, got_ex));
@@ -123,7 +124,7 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
   for (;;) {
     if (options.page_io) {
       co_await cache().ReadGate(inode);
-      options.mode = cache().PageReadMode(inode);
+      options.mode = HF_MUTANT(kPagesUnderPr) ? LockMode::kPr : cache().PageReadMode(inode);
     }
     auto result = co_await vfs().Read(inode, offset, buffer.span().subspan(0, size), options);
     read = std::move(result);
@@ -134,7 +135,8 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
     if (!read.ok() || !options.page_io) break;
     // Opened for writing while we read under PR, or the lock has gone meanwhile: such a page must not come into the
     // kernel's cache.
-    bool mode_holds = options.mode == cache().PageReadMode(inode);
+    bool mode_holds = options.mode == cache().PageReadMode(inode) || HF_MUTANT(kPagesUnderPr);
+    if (HF_MUTANT(kPageRepliesUnchecked)) break;
     if (mode_holds && cache().PageReplyValid(inode, read->acquisition, options.mode)) break;
   }
   if (read.ok()) {
@@ -163,7 +165,8 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
   // Rule 4: the kernel believes in another place; what it caches of the true one is old. And a direct WRITE drops the pages
   // of its range before it is sent, in older kernels not after: what was read in between is old as well.
   bool elsewhere = options.append && written->offset != offset;
-  if (elsewhere || (handle->direct && !options.page_io && cache().HasPages(inode))) {
+  bool beside = handle->direct && !options.page_io && cache().HasPages(inode);
+  if ((elsewhere || beside) && !HF_MUTANT(kAppendRangeKept)) {
     co_await cache().DropRange(inode, static_cast<int64_t>(written->offset), static_cast<int64_t>(written->bytes));
   }
   if (options.kill_privileges && cache().SetIdGiven(inode)) co_await cache().DropRange(inode, -1, 0);

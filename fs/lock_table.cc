@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/cached_lock.h"
 #include "fs/lock_port.h"
 
@@ -126,7 +127,7 @@ void LockTable::GrantWaiters(CachedLock& lock) {
     LockMode mode = Needed(lock, w->mode, w->options);
     bool open = !lock.stop_new || (w->options.page_io && lock.page_window);
     if (!open || !Covers(lock.held, mode) || !Compatible(lock, mode)) {
-      if (!lock.page_window) return;
+      if (!lock.page_window || HF_MUTANT(kPageWritesLeftOut)) return;
       ++i;
       continue;
     }

@@ -1,6 +1,7 @@
 // Vfs: lookup, making, linking and removing names. Rename is in vfs_rename.cc.
 #include <sys/stat.h>
 
+#include "base/mutants.h"
 #include "fs/orphans.h"
 #include "fs/vfs.h"
 #include "fs/vfs_make.h"
@@ -108,8 +109,8 @@ Task<Result<Entry>> Vfs::Create(KernelInode parent, std::string name, uint32_t m
     dir->Release();
     // The kernel did not see this name when it asked. A directory cannot be opened so; for anything else that is no file
     // the VFS must walk the path again.
-    if (found->type == FileType::kDirectory) co_return Errc::kIsDirectory;
-    if (found->type != FileType::kRegular) co_return Errc::kStale;
+    if (found->type == FileType::kDirectory && !HF_MUTANT(kCreateOpensAll)) co_return Errc::kIsDirectory;
+    if (found->type != FileType::kRegular && !HF_MUTANT(kCreateOpensAll)) co_return Errc::kStale;
     auto opened = co_await Open(node, options);
     if (opened.code() == Errc::kStale) continue;  // removed meanwhile: make it after all
     if (!opened.ok()) co_return opened.error();

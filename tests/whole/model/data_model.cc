@@ -131,6 +131,16 @@ std::string CellFile::Read(uint64_t first, uint64_t count, const Bytes& bytes, i
   return "";
 }
 
+std::string CellFile::ReadNumber(uint64_t value, int life, uint64_t start, uint64_t end) {
+  if (value >= writes_.size()) return name_ + ": " + std::to_string(value) + " was never set";
+  std::string wrong = Explain(0, value == 0 ? 0 : Word(value, 0), start, end);
+  if (wrong.empty()) {
+    SettleOthers(life, start);
+    return "";
+  }
+  return name_ + " read by life " + std::to_string(life) + " " + When(start, end) + " shows " + wrong;
+}
+
 // ---- logs -------------------------------------------------------------------------------------------------------
 
 size_t LogFile::BeginAppend(uint64_t count, int life, uint64_t tick) {

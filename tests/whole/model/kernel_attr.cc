@@ -7,9 +7,9 @@ using fs::KernelReplyPtr;
 using fs::KernelRequests;
 
 // fuse_iget.
-Task<NodePtr> KernelModel::Get(const Answer* answer, uint64_t version) {
+Task<NodePtr> KernelModel::Get(const Answer* answer, uint64_t version, uint64_t evictions) {
   fs::Attr attr = answer->attr;
-  bool keep = answer->keep_attr;
+  bool keep = answer->keep_attr && (evictions == 0 || evictions == evictions_);
   NodePtr node = Live(attr.node);
   if (!node) {
     node = std::make_shared<KernelNode>(this, attr.node);
@@ -79,6 +79,22 @@ Task<Status> KernelModel::Truncate(NodePtr node, uint64_t size) {
     co_await TruncatePages(node, answer->attr.size);
     co_await InvalidatePages(node, 0, UINT64_MAX);
   }
+  co_return Status();
+}
+
+// chown(2). The reply's attributes are taken whatever has happened since, as older kernels do (fuse_do_setattr of 6.1).
+Task<Status> KernelModel::SetOwner(NodePtr node, uint32_t uid) {
+  RwLock::Guard guard = co_await node->rwsem.Lock(false);
+  KernelInode inode = node->node;
+  fs::SetAttr set;
+  set.which = fs::kSetUid;
+  set.uid = uid;
+  Send send = [inode, set](KernelRequests& r, KernelReplyPtr reply) { r.Set(std::move(reply), inode, set); };
+  auto answer = co_await Ask("SETATTR", inode, std::move(send));
+  if (!answer->ok()) co_return answer->error;
+  node->attr_version = ++version_;
+  node->attr = answer->attr;
+  node->attr_valid = answer->keep_attr;
   co_return Status();
 }
 

@@ -169,6 +169,7 @@ class KernelModel final : public Kernel {
   Task<Result<Bytes>> Load(FilePtr file, uint64_t offset, uint64_t length);
   Task<Status> Store(FilePtr file, uint64_t offset, Bytes data);
   Task<Status> Truncate(NodePtr node, uint64_t size);
+  Task<Status> SetOwner(NodePtr node, uint32_t uid);
   Task<Status> Fsync(FilePtr file);
   Task<Status> FsyncDir(NodePtr dir);
   Task<Status> Close(FilePtr file);
@@ -233,8 +234,9 @@ class KernelModel final : public Kernel {
   void Unhash(NodePtr dir, const std::string& name, const DentryPtr& dentry);
   DentryPtr Splice(NodePtr dir, const std::string& name, NodePtr node, bool keep, uint64_t epoch);
   void ReclaimSomething(NodePtr dir);
-  // Counts the lookup of an answer. version 0: attributes are taken whatever has happened since.
-  Task<NodePtr> Get(const Answer* answer, uint64_t version);
+  // Counts the lookup of an answer. version 0: attributes are taken whatever has happened since. If an inode was evicted since
+  // the request began (evictions), it may have been this one, with newer attributes: they are asked for again.
+  Task<NodePtr> Get(const Answer* answer, uint64_t version, uint64_t evictions = 0);
   Task<void> ChangeAttr(NodePtr node, fs::Attr attr, bool keep, uint64_t version);
 
   // Pages.
@@ -269,6 +271,7 @@ class KernelModel final : public Kernel {
   uint64_t connection_ = 0;
   uint64_t epoch_ = 1;
   uint64_t version_ = 1;  // fc->attr_version
+  uint64_t evictions_ = 1;  // fc->evict_ctr
   uint64_t next_owner_ = 1;
   uint64_t next_request_ = 0;
   Instant last_arrival_;

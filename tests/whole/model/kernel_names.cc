@@ -64,7 +64,7 @@ Task<KernelModel::Verdict> KernelModel::Revalidate(NodePtr dir, std::string name
 // fuse_lookup of a name that has no dentry.
 Task<Result<DentryPtr>> KernelModel::LookUp(NodePtr dir, std::string name) {
   uint64_t epoch = epoch_;
-  uint64_t version = version_;
+  uint64_t version = version_, evictions = evictions_;
   KernelInode parent = dir->node;
   Send send = [parent, name](KernelRequests& r, KernelReplyPtr reply) { r.Lookup(std::move(reply), parent, name); };
   auto answer = co_await Ask("LOOKUP", parent, std::move(send));
@@ -72,7 +72,7 @@ Task<Result<DentryPtr>> KernelModel::LookUp(NodePtr dir, std::string name) {
   if (!answer->ok() || !answer->entry.found()) {
     co_return Splice(dir, name, nullptr, answer->ok() && answer->keep_entry, epoch);
   }
-  NodePtr node = co_await Get(answer.get(), version);
+  NodePtr node = co_await Get(answer.get(), version, evictions);
   co_return Splice(dir, name, node, answer->keep_entry, epoch);
 }
 
@@ -301,7 +301,7 @@ Task<Status> KernelModel::Link(NodePtr node, NodePtr dir, std::string name) {
 Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir) {
   RwLock::Guard guard = co_await dir->rwsem.Lock(true);
   bool plus = world_->random().Chance(knobs_.readdir_plus);
-  uint64_t version = version_;
+  uint64_t version = version_, evictions = evictions_;
   KernelInode inode = dir->node;
   Send send = [inode, plus](KernelRequests& r, KernelReplyPtr reply) {
     r.ReadDir(std::move(reply), inode, 64 * 1024, 0, plus);
@@ -331,7 +331,7 @@ Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir) {
       SendForget(listed.attr.node, 1, connection_);
       continue;
     }
-    NodePtr node = co_await Get(&listed, version);
+    NodePtr node = co_await Get(&listed, version, evictions);
     Splice(dir, e.name, node, listed.keep_entry, epoch);
   }
   co_return out;

@@ -171,7 +171,10 @@ Task<std::shared_ptr<KernelModel::Answer>> KernelModel::Ask(const char* what, Ke
   co_return pending->answer;
 }
 
-KernelNode::~KernelNode() { kernel->SendForget(node, lookups, connection); }
+KernelNode::~KernelNode() {
+  ++kernel->evictions_;
+  kernel->SendForget(node, lookups, connection);
+}
 
 void KernelModel::SendForget(KernelInode node, uint64_t count, uint64_t connection) {
   if (!requests_ || count == 0 || node == fs::kRootNode || connection != connection_) return;

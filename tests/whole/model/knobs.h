@@ -34,7 +34,8 @@ struct WorkloadKnobs {
   uint32_t counters = 1;
   uint32_t logs = 1;
   // Weights of the kinds of work; 0 switches one off.
-  uint32_t weigh_names = 6, weigh_data = 6, weigh_mmap = 1, weigh_counter = 1, weigh_log = 1, weigh_orphan = 1;
+  uint32_t weigh_names = 6, weigh_data = 6, weigh_mmap = 1, weigh_counter = 1, weigh_log = 1, weigh_orphan = 1,
+           weigh_attributes = 1;
   uint32_t kill_application = 5'000;         // per million operations: nobody waits for its end
   Duration supervisor_delay_max = Milliseconds(100);
 

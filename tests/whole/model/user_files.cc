@@ -8,7 +8,8 @@ namespace holdfast::whole {
 
 Task<bool> User::Step() {
   const WorkloadKnobs& k = s_->knobs;
-  uint64_t total = k.weigh_names + k.weigh_data + k.weigh_mmap + k.weigh_counter + k.weigh_log + k.weigh_orphan;
+  uint64_t total = k.weigh_names + k.weigh_data + k.weigh_mmap + k.weigh_counter + k.weigh_log + k.weigh_orphan +
+                   k.weigh_attributes;
   uint64_t pick = Below(total);
   auto among = [&pick](uint32_t weight) {
     if (pick < weight) return true;
@@ -26,8 +27,10 @@ Task<bool> User::Step() {
     goes_on = co_await Count(Below(s_->counters.size()));
   } else if (among(k.weigh_log)) {
     goes_on = co_await Log(Below(s_->logs.size()));
-  } else {
+  } else if (among(k.weigh_orphan)) {
     goes_on = co_await Orphan();
+  } else {
+    goes_on = co_await Attributes();
   }
   co_return goes_on;
 }
@@ -256,6 +259,34 @@ Task<bool> User::Orphan() {
   auto closed = co_await kernel_->Close(*file);
   s_->Count("orphan:" + std::string(ErrcName(code)));
   co_return !Lost(code) && !Lost(closed.code());
+}
+
+// One attribute, changed and looked at from everywhere; links of the file bring its attributes along.
+Task<bool> User::Attributes() {
+  NodePtr root = life_->dirs[0];
+  auto found = co_await kernel_->Find(root, "owned");
+  if (!found.ok()) co_return !Lost(found.code());
+  uint64_t verb = Below(8);
+  CellFile& model = *s_->owner;
+  if (verb < 4) {
+    uint64_t start = s_->Tick();
+    auto attr = co_await kernel_->Stat(*found);
+    s_->Count("stat:" + std::string(ErrcName(attr.code())));
+    if (attr.ok()) s_->Wrong(model.ReadNumber(attr->uid, life_->number, start, s_->Tick()));
+    co_return !Lost(attr.code());
+  }
+  if (verb < 7) {
+    size_t write = model.BeginWrite(0, 1, life_->number, s_->Tick());
+    auto set = co_await kernel_->SetOwner(*found, static_cast<uint32_t>(write));
+    model.EndWrite(write, set.ok(), s_->Tick());
+    s_->Count("chown:" + std::string(ErrcName(set.code())));
+    co_return !Lost(set.code());
+  }
+  std::string name = "owned" + std::to_string(s_->next_orphan++);
+  auto linked = co_await kernel_->Link(*found, root, name);
+  if (!linked.ok()) co_return !Lost(linked.code());
+  auto removed = co_await kernel_->Remove(root, name, false);
+  co_return !Lost(removed.code());
 }
 
 // ---- at the end -------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ WorkloadKnobs WorkloadKnobs::Random(sim::SimRandom& random) {
   k.weigh_counter = static_cast<uint32_t>(random.Below(2));
   k.weigh_log = static_cast<uint32_t>(random.Below(3));
   k.weigh_orphan = static_cast<uint32_t>(random.Below(2));
+  k.weigh_attributes = static_cast<uint32_t>(random.Below(4));
   k.kill_application = static_cast<uint32_t>(random.Below(2)) * 30'000;
   return k;
 }
@@ -37,6 +38,7 @@ Workload::State::State(sim::World* w, WorkloadKnobs k) : world(w), knobs(k) {
   for (uint32_t i = 0; i < knobs.files; ++i) {
     cells.emplace_back(CellName(i), knobs.pages * (kPageBytes / kCellBytes), &deaths);
   }
+  owner = std::make_unique<CellFile>("owner", 1, &deaths);
   for (uint32_t i = 0; i < knobs.logs; ++i) logs.emplace_back(LogName(i), &deaths);
   for (uint32_t i = 0; i < knobs.counters; ++i) counters.emplace_back(CounterName(i));
 }
@@ -63,7 +65,7 @@ Task<bool> Workload::State::Prepare(Life* life) {
     auto made = co_await k->MakeDir(root, name);
     if (!made.ok() && made.code() != Errc::kExists) co_return false;
   }
-  std::vector<std::string> files;
+  std::vector<std::string> files{"owned"};
   for (size_t i = 0; i < cells.size(); ++i) files.push_back(CellName(i));
   for (size_t i = 0; i < logs.size(); ++i) files.push_back(LogName(i));
   for (size_t i = 0; i < counters.size(); ++i) files.push_back(CounterName(i));

@@ -40,6 +40,7 @@ struct Workload::State {
   std::deque<CellFile> cells;
   std::deque<LogFile> logs;
   std::deque<CounterFile> counters;
+  std::unique_ptr<CellFile> owner;  // of the file "owned": its uid is the number of the call that set it
   std::deque<std::unique_ptr<Life>> lives;
   std::map<NodeId, Life*> current;
   std::map<NodeId, std::unique_ptr<KernelModel>> kernels;
@@ -86,6 +87,7 @@ class User {
   Task<bool> Count(size_t counter);
   Task<bool> Log(size_t log);
   Task<bool> Orphan();
+  Task<bool> Attributes();
   // The file under that key, opened with these flags now or before. nullptr: could not.
   Task<Result<FilePtr>> FileOf(std::string name, int flags);
   Task<void> MaybeClose(std::string name, int flags);
