@@ -181,6 +181,10 @@ Task<Status> Allocator::ClaimFrom(uint64_t number, Need* need) {
     }
   }
   if (found.empty()) co_return Status();
+  for (const Found& f : found)
+    for (uint64_t i = 0; i < f.extent.count; ++i)
+      if (cache_.Dirty(BlockNo(f.extent.start.v + i)))
+        co_return Error(Errc::kCorrupt, "the bitmap calls block " + std::to_string(f.extent.start.v + i) + " free, which is in use");
   auto tx = co_await journal_.Begin(static_cast<uint32_t>(1 + bitmaps.size()));
   if (!tx.ok()) co_return tx.error();
   uint64_t floor = group.header.as<DiskGroup>().version_floor;

@@ -133,7 +133,9 @@ std::span<std::byte> InodeStore::Change(BlockNo block) {
 
 Result<BlockNo> InodeStore::New() {
   if (reservation_ == nullptr || reservation_->meta_left() == 0) return Errc::kNoSpace;
-  BlockRef ref = reservation_->New(*tx_, BlockType::kTree, inode_.resource(), BlockNo(inode_.number.v));
+  BlockNo taken = reservation_->TakeMeta(BlockNo(inode_.number.v));
+  if (cache_.Dirty(taken)) return Error(Errc::kCorrupt, "the bitmap called block " + std::to_string(taken.v) + " free, which is in use");
+  BlockRef ref = reservation_->New(*tx_, taken, BlockType::kTree, inode_.resource());
   BlockNo number = ref.number();
   inode_.nodes.insert_or_assign(number.v, std::move(ref));
   inode_.core.blocks = inode_.core.blocks + 1;

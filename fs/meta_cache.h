@@ -89,6 +89,11 @@ class MetaCache {
 
   // The hot path: the block if it is in memory, without suspending.
   BlockRef Find(BlockNo block);
+  // Is it in memory and changed since it was written in place? Then it is somebody's, whatever a bitmap says.
+  bool Dirty(BlockNo block) const {
+    auto it = blocks_.find(block.v);
+    return it != blocks_.end() && it->second->dirty;
+  }
   // Reads it if need be. REQUIRES: its resource's lock held (PR at least).
   // Errors: kCorrupt (does not validate, or belongs to another resource), kIo and other device errors.
   Task<Result<BlockRef>> Read(BlockNo block, BlockType type, Resource resource);

@@ -149,11 +149,13 @@ Task<Result<Entry>> MakeInode(VfsCore* core, LockedInode* parent, const std::str
   if (!reserved.ok()) co_return reserved.error();
   BlockNo block = reserved->TakeMeta(BlockNo(dir->number.v));
   InodeNo number(block.v);
+  if (number == dir->number) co_return Error(Errc::kCorrupt, "the bitmap called the directory's own block " + std::to_string(block.v) + " free");
   auto guard = co_await core->parts.locks->Lock(ResourceOf(number), LockMode::kEx, Interruptible(spec.caller.interrupt));
   if (!guard.ok()) co_return guard.error();  // the reservation gives the block back
   core->table.Drop(number);
   auto tx = co_await core->parts.journal->Begin(8 + change.credits() + acls->meta);
   if (!tx.ok()) co_return tx.error();
+  if (core->parts.cache->Dirty(block)) co_return Error(Errc::kCorrupt, "the bitmap called block " + std::to_string(block.v) + " free, which is in use");
   BlockRef ref = reserved->New(*tx, block, BlockType::kInode, ResourceOf(number));
   auto bytes = tx->Change(ref);
   DiskInode& disk = *reinterpret_cast<DiskInode*>(bytes.data() + kInodeOffset);
