@@ -102,6 +102,12 @@ Task<Status> Program::GuardReconnect(ReservationKey key) {
   }
   auto* iscsi = dynamic_cast<io::IscsiDevice*>(device_.get());
   Status registered = co_await iscsi->Reregister(key);
+  if (registered.code() != Errc::kStale) co_return registered;
+  // The array has forgotten all keys, and a mount never registers a second time: it could be a zombie whose fencing was
+  // forgotten with them. While nobody else stands there we wait; when the reservation stands again, it does so without us.
+  auto state = co_await iscsi->Read();
+  if (state.ok() && !state->keys.empty())
+    co_return Error(Errc::kFenced, "the array has lost its reservation keys, and others stand there now without ours");
   co_return registered;
 }
 
