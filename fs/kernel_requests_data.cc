@@ -204,11 +204,13 @@ Task<void> KernelRequests::DoRelease(KernelReplyPtr reply, FileHandle* handle) {
 Task<void> KernelRequests::DoFallocate(KernelReplyPtr reply, KernelInode inode, uint64_t offset, uint64_t length,
                                        uint32_t mode) {
   auto done = co_await vfs().Fallocate(inode, offset, length, mode, reply->interrupt());
-  if (done.ok()) {
-    reply->Done();
-  } else {
+  if (!done.ok()) {
     reply->Fail(done.error());
+    co_return;
   }
+  // The kernel expects a new size and new times, not a new mode.
+  if ((mode & kFallocKillPrivileges) != 0 && cache().SetIdGiven(inode)) co_await cache().DropRange(inode, -1, 0);
+  reply->Done();
 }
 
 Task<void> KernelRequests::DoSeek(KernelReplyPtr reply, KernelInode inode, uint64_t offset, bool data) {

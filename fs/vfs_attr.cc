@@ -54,6 +54,10 @@ Task<Result<Attr>> Vfs::Set(KernelInode node, SetAttr set, Interrupt* interrupt)
   auto locked = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
   if (!locked.ok()) co_return locked.error();
   Inode* inode = &**locked;
+  if (set.which == 0) {
+    if (set.caller != 0 && set.caller != inode->core.uid) co_return core->AttrOf(*inode);
+    set.kill_privileges = !inode->directory();
+  }
   if ((set.which & kSetSize) != 0) {
     if (inode->directory()) co_return Errc::kIsDirectory;
     if (!inode->regular()) co_return Errc::kInvalid;

@@ -162,7 +162,7 @@ Task<Result<Attr>> Vfs::Fallocate(KernelInode node, uint64_t offset, uint64_t le
   VfsCore* core = core_.get();
   bool keep = (flags & kFallocKeepSize) != 0, punch = (flags & kFallocPunchHole) != 0;
   bool zero = (flags & kFallocZeroRange) != 0;
-  if ((flags & ~(kFallocKeepSize | kFallocPunchHole | kFallocZeroRange)) != 0) co_return Errc::kUnsupported;
+  if ((flags & ~(kFallocKeepSize | kFallocPunchHole | kFallocZeroRange | kFallocKillPrivileges)) != 0) co_return Errc::kUnsupported;
   if (length == 0 || (punch && (!keep || zero))) co_return Errc::kInvalid;
   if (offset > kFileSizeMax - length) co_return Errc::kFileTooBig;
   auto locked = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
@@ -180,6 +180,7 @@ Task<Result<Attr>> Vfs::Fallocate(KernelInode node, uint64_t offset, uint64_t le
   if (!done.ok()) co_return done.error();
   auto tx = co_await core->parts.journal->Begin(1);
   if (!tx.ok()) co_return tx.error();
+  if ((flags & kFallocKillPrivileges) != 0) KillPrivileges(inode);
   inode->Touch(core->Now(), true);
   inode->Log(*tx, !inode->data.dirty());
   tx->Finish();

@@ -81,6 +81,8 @@ struct SetAttr {
   uint32_t flags = 0;
   uint32_t project = 0;
   bool kill_privileges = false;  // FATTR_KILL_SUIDGID
+  // Of nothing at all (chown to -1, -1; the kernel's file_remove_privs): who asks. Others than root and the owner change nothing.
+  uint32_t caller = 0;
 };
 
 enum RenameFlag : uint32_t { kRenameNoReplace = 1, kRenameExchange = 2, kRenameWhiteout = 4 };  // as renameat2
@@ -160,7 +162,10 @@ struct ReadDirOptions {
   Interrupt* interrupt = nullptr;
 };
 
-enum FallocateFlag : uint32_t { kFallocKeepSize = 1, kFallocPunchHole = 2, kFallocZeroRange = 0x10 };  // as fallocate(2)
+enum FallocateFlag : uint32_t {
+  kFallocKeepSize = 1, kFallocPunchHole = 2, kFallocZeroRange = 0x10,  // as fallocate(2)
+  kFallocKillPrivileges = 1u << 31,  // ours: the caller may not keep set-id bits
+};
 
 enum class XattrMode : uint8_t { kSet, kCreate, kReplace };
 

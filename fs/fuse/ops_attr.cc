@@ -62,6 +62,7 @@ void DoSet(fuse_req_t req, fuse_ino_t inode, struct stat* st, int which, fuse_fi
   set.atime = ToWall(st->st_atim);
   set.mtime = ToWall(st->st_mtim);
   set.ctime = ToWall(st->st_ctim);
+  set.caller = fuse_req_ctx(req)->uid;
   set.kill_privileges = (s->session()->Body<fuse_setattr_in>()->valid & kFattrKillSuidgid) != 0;
   s->requests().Set(ReplyTo(s, req), inode, set);
 }

@@ -77,7 +77,10 @@ void Fsync(fuse_req_t req, fuse_ino_t inode, int data_only, fuse_file_info*) {
 
 void Fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length, fuse_file_info*) {
   FuseServer* s = FuseServer::Of(req);
-  s->requests().Fallocate(ReplyTo(s, req), inode, offset, length, static_cast<uint32_t>(mode));
+  // No flag of the protocol says so: who is not root may not keep set-id bits.
+  auto flags = static_cast<uint32_t>(mode);
+  if (fuse_req_ctx(req)->uid != 0) flags |= kFallocKillPrivileges;
+  s->requests().Fallocate(ReplyTo(s, req), inode, offset, length, flags);
 }
 
 void Seek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence, fuse_file_info*) {

@@ -207,6 +207,21 @@ TEST_CASE("vfs: setgid directories, suid on write and chown", "[fs][unit]") {
   (void)Must(rig.Run(v.Set(f, {.which = kSetMode, .mode = 06755})));
   (void)Must(rig.Run(v.Set(f, {.which = kSetUid, .uid = 5})));
   CHECK((Must(rig.Run(v.GetAttr(f))).mode & 07777) == 0755);
+  // fallocate is a change of the data; a change of nothing counts when root or the owner asks for it.
+  (void)Must(rig.Run(v.Set(f, {.which = kSetMode, .mode = 06755})));
+  (void)Must(rig.Run(v.Fallocate(f, 0, 10, 0)));
+  CHECK((Must(rig.Run(v.GetAttr(f))).mode & 07777) == 06755);
+  (void)Must(rig.Run(v.Fallocate(f, 0, 10, kFallocKillPrivileges)));
+  CHECK((Must(rig.Run(v.GetAttr(f))).mode & 07777) == 0755);
+  for (auto [caller, mode] : {std::pair<uint32_t, uint32_t>{0, 0755}, {5, 0755}, {6, 06755}}) {
+    (void)Must(rig.Run(v.Set(f, {.which = kSetMode, .mode = 06755})));
+    Attr before = Must(rig.Run(v.GetAttr(f)));
+    rig.world.RunFor(Milliseconds(10));
+    (void)Must(rig.Run(v.Set(f, {.caller = caller})));
+    Attr after = Must(rig.Run(v.GetAttr(f)));
+    CHECK((after.mode & 07777) == mode);
+    CHECK((after.ctime == before.ctime) == (caller == 6));
+  }
   rig.Unmount();
 }
 
