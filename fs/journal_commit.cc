@@ -162,7 +162,7 @@ Task<Status> Journal::WriteRecord(std::shared_ptr<Record> record) {
     co_return done;
   }
   bool unflushed = !tracked_ || Unflushed(data_device_.writes());
-  bool ordered = !tracked_ || (record->ordered && mutant_ != JournalMutant::kUnordered && !HF_MUTANT(kDataUnordered));
+  bool ordered = !tracked_ || (record->ordered && mutant_ != JournalMutant::kUnordered);
   if (!unflushed || !ordered) {
     // Nothing fresh becomes reachable. One flush makes the record durable, and overwritten data with it.
     auto written = co_await WriteLog(record->position, all, unflushed ? WriteFlags::kNone : WriteFlags::kFua);

@@ -61,6 +61,7 @@ void Checker::SawState(const DaemonLife& life, const StatePtr& state) {
   if (newest_ == nullptr || state->version() > newest_->version()) {
     newest_ = state;
     LearnLockspace(*state);
+    CheckReaders(*state);
   }
   CheckLeases();
 }
@@ -107,6 +108,17 @@ bool Checker::Buried(uint64_t nonce) const {
   for (const auto& [id, f] : facts_)
     if (id.nonce == nonce && (f.member || (f.victim && !f.replayed))) return false;
   return true;
+}
+
+// The second gate of a victim is open: nothing of it may answer from its caches any more.
+void Checker::CheckReaders(const ClusterState& state) {
+  for (const auto& [victim, at] : evicted_at_) {
+    const cluster::Fencing* entry = cluster::FindFencing(state, victim);
+    if (entry && !entry->readers_ended()) continue;
+    for (const DaemonLife* life : cluster_->daemons())
+      if (life->alive() && life->life() == victim && life->lease_end > cluster_->world.now())
+        Violate("I3: readers of " + cluster::ToString(victim) + " count as ended while its lease runs");
+  }
 }
 
 // A life that somebody knows as evicted has no lease beyond that moment + lease + margin.

@@ -57,6 +57,7 @@ class Checker {
   };
   using Holder = std::pair<MemberId, dlm::LockId>;
   void LearnLockspace(const cluster::ClusterState& state);
+  void CheckReaders(const cluster::ClusterState& state);
 
   Cluster* cluster_;
   std::string violation_;

@@ -62,14 +62,15 @@ int Many(const RunOptions& options, uint64_t count, double minutes, bool probes)
   return failed == 0 ? 0 : 1;
 }
 
-// The seeds that it took for one mutant; 0: not found.
+// The seeds that it took for one mutant; 0: not found. A seed counts only if it is well without the mutant.
 uint64_t SeedsFor(const KnownMutant& mutant, const RunOptions& base, uint64_t first, uint64_t most, std::string* what) {
+  bool with = true;
   auto one = [&](uint64_t seed) {
     RunOptions o = base;
     o.seed = seed;
     o.scenario = mutant.scenario;
     o.model = mutant.model;
-    SetMutant(mutant.name);
+    SetMutant(with ? mutant.name : "");
     std::string wrong = Run(o).wrong;
     std::replace(wrong.begin(), wrong.end(), '\n', ' ');
     return wrong;
@@ -84,7 +85,16 @@ uint64_t SeedsFor(const KnownMutant& mutant, const RunOptions& base, uint64_t fi
     auto report = sim::RunSeeds(how, one);
     if (!report.failures.empty()) {
       *what = report.failures.front().what;
-      return report.failures.front().seed;
+      uint64_t seed = report.failures.front().seed;
+      sim::SeedOptions control = how;
+      control.first = seed;
+      control.count = 1;
+      with = false;
+      bool well = sim::RunSeeds(control, one).ok();
+      with = true;
+      if (well) return seed;
+      done = seed + 1 - first;
+      continue;
     }
     done += how.count;
   }
