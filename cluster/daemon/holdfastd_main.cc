@@ -130,4 +130,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace holdfast::cluster
 
-int main(int argc, char** argv) { return holdfast::cluster::Main(argc, argv); }
+int main(int argc, char** argv) {
+  prctl(PR_SET_NAME, "holdfastd");  // after execv of /proc/self/exe it would be called "exe"
+  return holdfast::cluster::Main(argc, argv);
+}
