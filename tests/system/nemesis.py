@@ -29,6 +29,7 @@ PROGRESS_SECONDS = 45      # a survivor that has not moved by then hangs
 EXPLAIN_SECONDS = 5.0      # longer stalls are explained from what the nodes say that they wait for
 STALL_SECONDS = 20.0       # the longest that any single fault may cost a survivor
 ROUNDS_PER_EPOCH = 6
+GRACE_SECONDS = 200        # after its time a run has the rest of an epoch to end
 PRELOAD = os.environ.get("SLOW_WRITE") or os.path.join(ROOT, "build", "tests", "system", "libslow_write.so")
 
 
@@ -107,7 +108,8 @@ class Run:
             waited = time.monotonic() - begun
             if waited > EXPLAIN_SECONDS and not explained:
                 explained = True
-                print(f"    after {waited:.1f} s still without progress: {', '.join(f'{a.kind} on {a.node}' for a in behind)}", flush=True)
+                names_behind = ", ".join(f"{a.kind} on {a.node}" for a in behind)
+                print(f"    after {waited:.1f} s still without progress: {names_behind}", flush=True)
                 show_waits(self.lab)
             if waited > seconds:
                 raise Failed(f"no progress within {seconds} s: "
@@ -240,8 +242,19 @@ class Run:
             self.epoch.start(n, self.serials)
         if old:  # taking the last one away is load too
             remover = self.node(self.pick(r))
-            subprocess.run(["rm", "-rf", old.folder(remover)], timeout=120, check=True)
+            self.remove_tree(old.folder(remover))
         print(f"  epoch {number}: {', '.join(kinds)}; pace {self.epoch.pace * 1000:.0f} ms", flush=True)
+
+    @staticmethod
+    def remove_tree(folder, seconds=120):
+        process = subprocess.Popen(["rm", "-rf", folder], stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        if process.returncode is None:  # it ends with its mount
+            raise Failed(f"taking away {folder} does not end in {seconds} s")
+        if process.returncode != 0:
+            raise Failed(f"taking away {folder}: {process.stderr.read().strip()[-300:]}")
 
     def end_epoch(self):
         self.doing = f"end of epoch {self.epoch.number}"
@@ -272,8 +285,16 @@ class Run:
         print(f"  {len(self.stalls)} rounds, {self.kills} of them kills; {self.promises} promises verified")
         for name, stalls in sorted(self.by_fault.items()):
             stalls = sorted(stalls)
-            print(f"    {name:26} {len(stalls):3} times, stall median {stalls[len(stalls) // 2]:5.2f} s, longest {stalls[-1]:5.2f} s")
+            middle = stalls[len(stalls) // 2]
+            print(f"    {name:26} {len(stalls):3} times, stall median {middle:5.2f} s, longest {stalls[-1]:5.2f} s")
         self.growth.report()
+
+
+def end_all(run):
+    print(f"=== seed {run.seed}, {run.doing}: does not end; all nodes are killed", flush=True)
+    show_waits(run.lab)
+    for node in run.lab.nodes():
+        node.cgroup.kill(meanwhile=node.abort_connection)
 
 
 def one_life(options, iscsi, seed, end):
@@ -281,6 +302,10 @@ def one_life(options, iscsi, seed, end):
     kwargs = {"preload": PRELOAD, "environment": {"SLOW_CONTROL": "%LAB%/slow"}} if iscsi else {}
     with lab(options.nodes, size="1G", iscsi=iscsi, mount_options=options.mount_options, **kwargs) as it:
         run = Run(options, it, seed)
+        # A call of ours that hangs in the kernel hears no alarm: it ends when the nodes do.
+        last_resort = threading.Timer(end - time.monotonic() + GRACE_SECONDS, end_all, [run])
+        last_resort.daemon = True
+        last_resort.start()
         try:
             run.go(end, options.rounds, options.only)
             run.report()
@@ -289,6 +314,7 @@ def one_life(options, iscsi, seed, end):
             print(f"=== seed {seed}, {'iscsi' if iscsi else 'image'}, {run.doing}: {error}", flush=True)
             raise
         finally:
+            last_resort.cancel()
             if run.epoch:
                 run.epoch.cleanup()
         directory, lab_id = it.directory, it.id
@@ -341,7 +367,7 @@ def main():
             for number in range(min(options.rounds, 60)):
                 run.play(number, options.only)
         return 0
-    clusterlab.limit(int(options.minutes * 60 + 240))
+    clusterlab.limit(int(options.minutes * 60 + GRACE_SECONDS + 60))
     begun = time.monotonic()
     failed = 0
     for index, iscsi in enumerate(kinds):

@@ -5,12 +5,12 @@ import os
 import signal
 import time
 
-from clusterlab import LabError, run, wait_until
+from clusterlab import wait_until
 from promises import Failed
 
 
 class Broken:
-    def __init__(self, lost=(), by_itself=False, mend=None, back="start", hold=0.0, loser=None, work_ends_first=False):
+    def __init__(self, lost=(), by_itself=False, mend=None, back="start", hold=0.0, loser=None):
         self.lost = list(lost)        # nodes whose applications are lost
         self.by_itself = by_itself    # they must end with an error, without being killed
         self.mend = mend or (lambda: None)
@@ -286,6 +286,7 @@ def target_restart(run_, r):
 
 
 # name -> (function, weight, needs iscsi, counts as a kill round, fewest nodes)
+# No steps of the wall clock: it belongs to the whole machine, and a time namespace shifts the monotonic clocks alone.
 FAULTS = {
     "kill": (kill, 6, False, True, 2),
     "kill two": (kill_two, 4, False, True, 3),
@@ -311,7 +312,7 @@ FAULTS = {
 
 
 def choose(run_, r, only=()):
-    """(name, function) of one round."""
+    """The fault of one round."""
     possible = [n for n, (_, _, iscsi, _, fewest) in FAULTS.items()
                 if (run_.iscsi or not iscsi) and len(run_.names) >= fewest and (not only or n in only)]
     name = r.choices(possible, [FAULTS[n][1] for n in possible])[0]

@@ -1,5 +1,5 @@
 """The applications of the nemesis (nemesis_worker.py): which run where, what each was promised, whether it was kept.
-An epoch is a folder of its own and a set of kinds; every node runs all of them, so that every kind meets itself on other nodes."""
+An epoch is a folder of its own and a set of kinds; every node runs all of them, so that every kind meets itself elsewhere."""
 import collections
 import hashlib
 import os

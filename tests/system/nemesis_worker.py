@@ -126,7 +126,8 @@ class Sqlite(Kind):
     def step(self, n):
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            self.db.execute("INSERT INTO event (node, number, text) VALUES (?, ?, ?)", (self.name, n, text_of(self.name, n).decode()))
+            text = text_of(self.name, n).decode()
+            self.db.execute("INSERT INTO event (node, number, text) VALUES (?, ?, ?)", (self.name, n, text))
             self.db.execute("UPDATE counter SET value = value + 1")
             self.db.execute("COMMIT")
         except sqlite3.OperationalError as error:
