@@ -65,6 +65,30 @@ void FillEntryOut(const EntryAnswer& answer, fuse_entry_out* out) {
   attr.blksize = kBlockSize;
 }
 
+StatxTime ToStatx(const WallTime& t) { return {t.seconds, t.nanoseconds, 0}; }
+
+StatxOut FillStatx(const Attr& a, bool keep) {
+  constexpr uint32_t kBasicAndBirth = 0xfff;  // STATX_BASIC_STATS | STATX_BTIME
+  StatxOut out{};
+  out.attr_valid = static_cast<uint64_t>(keep ? kForever : 0);
+  out.mask = kBasicAndBirth;
+  out.block_size = kBlockSize;
+  out.nlink = a.nlink;
+  out.uid = a.uid;
+  out.gid = a.gid;
+  out.mode = static_cast<uint16_t>(a.mode);
+  out.inode = a.number.v;
+  out.size = a.size;
+  out.blocks = a.blocks;
+  out.atime = ToStatx(a.atime);
+  out.btime = ToStatx(a.btime);
+  out.ctime = ToStatx(a.ctime);
+  out.mtime = ToStatx(a.mtime);
+  out.rdev_major = static_cast<uint32_t>(a.rdev >> 32);
+  out.rdev_minor = static_cast<uint32_t>(a.rdev);
+  return out;
+}
+
 // libfuse 3.14 has no field for parallel direct writes.
 fuse_open_out OpenOut(const OpenAnswer& answer) {
   fuse_open_out out{};
@@ -101,7 +125,8 @@ bool Append(KernelRequests& requests, KernelInode dir, const DirPage& page, cons
 
 class FuseReply final : public KernelReply {
  public:
-  FuseReply(FuseServer* server, fuse_req_t req, int no_data) : request_(server, req), no_data_(no_data) {}
+  FuseReply(FuseServer* server, fuse_req_t req, int no_data, bool statx)
+      : request_(server, req), no_data_(no_data), statx_(statx) {}
 
   void Error(const holdfast::Error& error) override {
     if (error.code == Errc::kNoData) {
@@ -124,7 +149,14 @@ class FuseReply final : public KernelReply {
     request_.Entry(answer, &counted);
     return counted;
   }
-  void Attr(const fs::Attr& attr, bool keep) override { request_.Attr(attr, keep); }
+  void Attr(const fs::Attr& attr, bool keep) override {
+    if (!statx_) {
+      request_.Attr(attr, keep);
+      return;
+    }
+    StatxOut out = FillStatx(attr, keep);
+    request_.Buffer(&out, sizeof(out));
+  }
   void Opened(const OpenAnswer& answer) override {
     fuse_open_out out = OpenOut(answer);
     request_.Buffer(&out, sizeof(out));
@@ -151,12 +183,17 @@ class FuseReply final : public KernelReply {
  private:
   FuseServer::Request request_;
   int no_data_;
+  bool statx_;
 };
 
 }  // namespace
 
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data) {
-  return std::make_unique<FuseReply>(server, req, no_data);
+  return std::make_unique<FuseReply>(server, req, no_data, false);
+}
+
+KernelReplyPtr ReplyStatx(FuseServer* server, fuse_req_t req) {
+  return std::make_unique<FuseReply>(server, req, ENODATA, true);
 }
 
 void FuseServer::Request::Entry(const EntryAnswer& answer, bool* counted) {

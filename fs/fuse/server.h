@@ -103,6 +103,8 @@ int ErrnoOf(Errc code);
 Caller CallerOf(fuse_req_t req);
 // A request's answer as KernelRequests gives it. no_data: what kNoData means there.
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data = ENODATA);
+// Attributes go out in the form of STATX.
+KernelReplyPtr ReplyStatx(FuseServer* server, fuse_req_t req);
 
 // Each file of operations adds its own.
 void AddNameOps(fuse_lowlevel_ops* ops);

@@ -153,6 +153,8 @@ void FuseSession::OnReadable() {
     auto* header = static_cast<fuse_in_header*>(buffer_.mem);
     tmpfile_ = header->opcode == kOpcodeTmpFile;
     if (tmpfile_) header->opcode = FUSE_CREATE;
+    statx_ = header->opcode == kOpcodeStatx;
+    if (statx_) header->opcode = FUSE_GETATTR;
     fuse_session_process_buf(session_, &buffer_);
   }
 }

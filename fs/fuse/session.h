@@ -64,6 +64,8 @@ class FuseSession {
   }
   // The CREATE that is being processed was a TMPFILE (libfuse 3.14 does not know it; same body and reply).
   bool IsTmpFile() const { return tmpfile_; }
+  // The GETATTR that is being processed was a STATX: its answer has another form.
+  bool IsStatx() const { return statx_; }
   int fd() const { return fd_; }
   bool ended() const { return ended_; }
   const std::string& mountpoint() const { return options_.mountpoint; }
@@ -88,6 +90,7 @@ class FuseSession {
   bool ended_ = false;
   bool paused_ = false;
   bool tmpfile_ = false;
+  bool statx_ = false;
 };
 
 }  // namespace holdfast::fs::fuse

@@ -314,6 +314,29 @@ def next_user_waits():
     fsck()
 
 
+def birth_times():
+    """statx's birth time, in its own form of the protocol, beside everything else that stat says."""
+    def seen(m, name):
+        return sh("stat", "-c", "%W %F %s %h %a %i", f"{m}/{name}").strip()
+    with mounted() as m:
+        begun = int(time.time())
+        os.makedirs(f"{m}/born")
+        with open(f"{m}/born/file", "w") as f:
+            f.write("text")
+        os.symlink("file", f"{m}/born/link")
+        before = {name: seen(m, f"born/{name}") for name in (".", "file", "link")}
+        for words in before.values():
+            expect(begun <= int(words.split()[0]) <= time.time() + 1, f"birth time: {words}, now {begun}")
+        os.utime(f"{m}/born/file", (1, 1))
+        expect(int(os.stat(f"{m}/born/file").st_mtime) == 1, "mtime")
+        expect(seen(m, "born/file") == before["file"], "another birth time after utime")
+        expect(before["file"].split()[1:] == f"regular file 4 1 644 {os.stat(f'{m}/born/file').st_ino}".split(), f"attributes by statx: {before['file']}")
+    with mounted() as m:
+        expect({name: seen(m, f"born/{name}") for name in before} == before, "after a remount")
+        shutil.rmtree(f"{m}/born")
+    fsck()
+
+
 def damage_withdraws():
     """A block that does not validate ends the mount with EIO, never a crash (I7)."""
     with mounted() as m:
@@ -343,6 +366,7 @@ CASES = [
     ("refusals are one line and an exit code", refusals),
     ("umount's helper waits for the server's end", umount_waits),
     ("after umount the next user waits", next_user_waits),
+    ("birth times by statx", birth_times),
     ("a damaged block withdraws the mount", damage_withdraws),
 ]
 
