@@ -249,6 +249,11 @@ SpaceTotals Allocator::totals() const {
 
 int64_t Allocator::TakeDelta() { return std::exchange(delta_, 0); }
 
-void Allocator::ApplyDelta(int64_t free_blocks) { free_sum_ += free_blocks; }
+void Allocator::ApplyDelta(int64_t free_blocks) {
+  // Another mount's word, and a hint only: what no volume has is not believed.
+  auto all = static_cast<int64_t>(geometry_.volume_blocks);
+  if (free_blocks > all || free_blocks < -all) return;
+  free_sum_ = std::clamp(free_sum_ + free_blocks, -all, all);
+}
 
 }  // namespace holdfast::fs
