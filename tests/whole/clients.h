@@ -25,6 +25,8 @@ class Clients {
   virtual void MountDied(NodeId node) = 0;
   // Calls mount->Withdraw(why) and ends the applications' requests.
   virtual Task<void> Withdraw(NodeId node, Error why) = 0;
+  // That mount's journal is about to open to the others, whether it knows of its end or not.
+  virtual void Replayed(const MemberId& victim) { (void)victim; }
   // Every life of this node that has ended is fenced and replayed.
   virtual void Recovered(NodeId node) = 0;
   virtual void Quiesce() = 0;

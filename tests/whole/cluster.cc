@@ -239,6 +239,7 @@ void Cluster::TellRecovered(NodeId node, Machine& m) {
 
 void Cluster::AfterReplay(const MemberId& victim) {
   HF_LOG(LogLevel::kInfo, "sim", "replayed", {{"victim", victim}});
+  clients->Replayed(victim);
   if (after_replay) after_replay();
 }
 

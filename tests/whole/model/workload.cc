@@ -189,6 +189,7 @@ void Workload::Attach(NodeId node, fs::Mount* mount, sim::SimExecutor* executor)
   life->node = node;
   life->kernel = kernel.get();
   life->mount = mount;
+  life->owner = mount->owner();
   life->server = executor;
   s->current[node] = life;
   kernel->Connect(mount, executor);
@@ -245,6 +246,12 @@ Task<void> Workload::Withdraw(NodeId node, Error why) {
   co_await life->kernel->Sweep();
   life->mounted = false;
   life->kernel->Disconnect();
+}
+
+void Workload::Replayed(const MemberId& victim) {
+  for (auto& life : state_->lives) {
+    if (life->owner.node == victim.node && life->owner.nonce == victim.nonce) state_->EndLife(life.get());
+  }
 }
 
 void Workload::Recovered(NodeId node) {

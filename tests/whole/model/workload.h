@@ -46,6 +46,8 @@ class Workload final : public Clients {
   // Instead of mount->Withdraw(why) (it is called inside): requests are refused, the kernel's caches emptied, the connection
   // ended, as fs/fuse/program.cc does. For Mount::SetOnFatal. Ends when nothing of the mount is in flight or cached.
   Task<void> Withdraw(NodeId node, Error why) override;
+  // What that mount has not made durable may be lost from now on, although it may not know yet that it is out.
+  void Replayed(const MemberId& victim) override;
   // Every life of this node that has ended is fenced and replayed: what it had not finished never happens any more.
   void Recovered(NodeId node) override;
 

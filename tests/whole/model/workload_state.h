@@ -20,6 +20,7 @@ struct Life {
   NodeId node;
   KernelModel* kernel = nullptr;
   fs::Mount* mount = nullptr;
+  fs::OwnerStamp owner;
   sim::SimExecutor* server = nullptr;
   bool mounted = true;       // false: applications see that the connection ends
   bool machine = true;       // false: they do not run any more
