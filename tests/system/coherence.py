@@ -322,7 +322,7 @@ def truncate_and_grow():
 
 def stress_ng_filesystem_class():
     seconds = 6 if SHORT else 60
-    stressors = "--dentry 1 --dir 1 --fallocate 1 --fcntl 1 --filename 1 --flock 1 --link 1 --lockf 1 --lockofd 1 --rename 1 --symlink 1 --utime 1 --xattr 1 --hdd 1 --hdd-bytes 16M"
+    stressors = "--dentry 1 --dir 1 --fallocate 1 --fallocate-bytes 64M --fcntl 1 --filename 1 --flock 1 --link 1 --lockf 1 --lockofd 1 --rename 1 --symlink 1 --utime 1 --xattr 1 --hdd 1 --hdd-bytes 16M"
     dirs = []
     for m in mounts()[:2]:
         dirs.append(f"{m}/stress-{os.path.basename(os.path.dirname(m))}")
