@@ -163,7 +163,8 @@ void Checker::Wrote(const sim::DiskWrite& write) {
     if (MountNo(v.mount()) != journal || IdOf(v) == writer || v.replayed()) continue;
     const Facts& owner = facts_[IdOf(v)];
     owed = true;
-    replayer = replayer || owner.replayer == writer;
+    // What a replayer that died had under way may land until its own token is there; the next one waits for that.
+    replayer = replayer || owner.replayer == writer || (f.victim && owner.replayers.contains(writer));
     if (!owner.fenced) Violate("I1: " + ToString(writer) + " wrote to journal " + std::to_string(journal.v) + " before its owner's token");
   }
   // Its next owner may live already, waiting for this replay.
@@ -177,8 +178,16 @@ void Checker::Wrote(const sim::DiskWrite& write) {
 
 void Checker::Believes(const MemberId& member, dlm::LockId lock, const dlm::ResourceName& name, Mode mode) {
   auto fact = facts_.find(member);
-  if (fact != facts_.end() && fact->second.fenced) return;  // what it held at its fence is owed; what it does now counts for nothing
   auto& holders = held_[name];
+  if (fact != facts_.end() && fact->second.fenced) {
+    // What it held at its fence is owed. But a lock with nothing left to write may still be handed over, within its lease,
+    // to a master that does not know of the eviction yet; more than it had counts for nothing.
+    auto held = holders.find({member, lock});
+    if (held == holders.end() || (mode != Mode::kIV && !dlm::Covers(held->second, mode))) {
+      if (holders.empty()) held_.erase(name);
+      return;
+    }
+  }
   if (mode == Mode::kIV || mode == Mode::kNL) holders.erase({member, lock});
   else holders[{member, lock}] = mode;
   if (holders.empty()) held_.erase(name);
