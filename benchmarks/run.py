@@ -14,7 +14,7 @@ import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
-BUILD = os.path.join(ROOT, "build")
+BUILD = os.environ.get("HOLDFAST_BUILD", os.path.join(ROOT, "build"))
 sys.path[:0] = [os.path.join(ROOT, "tools", "lab")]
 os.environ.setdefault("HOLDFAST_BIN", os.path.join(BUILD, "bin"))
 from lablib.lab import Lab  # noqa: E402
@@ -69,6 +69,20 @@ def stream_write(path, megabytes=128):
     return rate
 
 
+def stream_read(path, megabytes=128):
+    """Sequential, buffered, from the disk: the kernel's pages of the file are dropped before."""
+    if not os.path.exists(path) or os.path.getsize(path) < megabytes << 20:
+        stream_write(path, megabytes)
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    begun = time.perf_counter()
+    while os.read(fd, 1 << 20):
+        pass
+    rate = megabytes / (time.perf_counter() - begun)
+    os.close(fd)
+    return rate
+
+
 def raw_fsync_rate(folder):
     """fio on the raw file: 4 KiB, O_DIRECT, one fdatasync each: the disk's own floor."""
     out = run(["fio", "--name=raw", f"--filename={folder}/raw", "--size=64M", "--bs=4k", "--rw=randwrite", "--direct=1", "--ioengine=libaio",
@@ -76,10 +90,23 @@ def raw_fsync_rate(folder):
     return json.loads(out)["jobs"][0]["write"]["iops"]
 
 
-def raw_stream(folder):
-    out = run(["fio", "--name=raw", f"--filename={folder}/rawseq", "--size=128M", "--bs=1M", "--rw=write", "--direct=1", "--ioengine=libaio",
+def raw_stream(folder, way="write"):
+    out = run(["fio", "--name=raw", f"--filename={folder}/rawseq", "--size=128M", "--bs=1M", f"--rw={way}", "--direct=1", "--ioengine=libaio",
                "--iodepth=4", "--end_fsync=1", "--output-format=json"], timeout=60)
-    return json.loads(out)["jobs"][0]["write"]["bw"] / 1024
+    return json.loads(out)["jobs"][0][way]["bw"] / 1024
+
+
+def stream_rows(row, rounds, folder, alone, empty):
+    """In turns: ours, the empty FUSE server (memory: what the kernel's side costs), the disk."""
+    for way, rate in (("write + fsync", stream_write), ("read", stream_read)):
+        ours, fuse, raw = [], [], []
+        for _ in range(rounds):
+            ours.append(rate(f"{alone}/stream"))
+            fuse.append(rate(f"{empty}/stream"))
+            raw.append(raw_stream(folder, way.split()[0]))
+        row(f"1 MiB stream {way}, one node", "MiB/s", ours, raw, "fio on the raw file")
+        row(f"1 MiB stream {way}, one node", "MiB/s", ours, fuse, "empty FUSE server (memory)")
+    os.unlink(f"{empty}/stream")
 
 
 @contextlib.contextmanager
@@ -165,8 +192,7 @@ def main():
                 row(f"{what}, one node", "1/s", ours, reference, "empty FUSE server")
             row("4 KiB write + fsync, one node", "1/s", [write_fsync_rate(f"{alone}/sync") for _ in range(args.rounds)],
                 [raw_fsync_rate(folder) for _ in range(args.rounds)], "fio on the raw file")
-            row("1 MiB stream write + fsync, one node", "MiB/s", [stream_write(f"{alone}/stream") for _ in range(args.rounds)],
-                [raw_stream(folder) for _ in range(args.rounds)], "fio on the raw file")
+            stream_rows(row, args.rounds, folder, alone, empty)
         lab.up(2, "2G", args.iscsi, False)
         a, b = (n.mount for n in lab.nodes())
         ping = [float(run([os.path.join(BUILD, "benchmarks", "zmq_ping")])) for _ in range(args.rounds)]
