@@ -16,6 +16,11 @@ bool ZerosFrom(const Bytes& bytes, uint64_t offset) {
   return std::all_of(bytes.begin() + static_cast<ptrdiff_t>(offset), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
+// The word at that byte of a record.
+uint64_t Expected(uint64_t first, uint64_t record, uint64_t byte) {
+  return byte == 0 ? first : byte == 8 ? record : first ^ record ^ (byte / 8 << 56);
+}
+
 std::string When(uint64_t start, uint64_t end) {
   return "[" + std::to_string(start) + ", " + (end == kNever ? "-" : std::to_string(end)) + "]";
 }
@@ -152,10 +157,10 @@ size_t LogFile::BeginAppend(uint64_t count, int life, uint64_t tick) {
 Bytes LogFile::Fill(size_t append) const {
   Bytes out(appends_[append].count * kRecordBytes);
   for (uint64_t record = 0; record < appends_[append].count; ++record) {
-    uint64_t words[8];
+    uint64_t words[kRecordBytes / 8];
     words[0] = 0x10'6000'0000'0000 | append;
     words[1] = record;
-    for (int i = 2; i < 8; ++i) words[i] = words[0] ^ words[1] ^ (static_cast<uint64_t>(i) << 56);
+    for (uint64_t i = 2; i < kRecordBytes / 8; ++i) words[i] = words[0] ^ words[1] ^ (i << 56);
     std::memcpy(out.data() + record * kRecordBytes, words, kRecordBytes);
   }
   return out;
@@ -200,7 +205,9 @@ std::string LogFile::Read(const Bytes& bytes, int life, uint64_t start, uint64_t
   auto wrong = [&](const std::string& what) {
     return name_ + " read by life " + std::to_string(life) + " " + When(start, end) + ": " + what;
   };
-  if (bytes.size() % kRecordBytes != 0) return wrong("torn at the end, " + std::to_string(bytes.size()) + " bytes");
+  if (bytes.size() % kRecordBytes != 0 && !UnderWay(start, end)) {
+    return wrong("torn at the end, " + std::to_string(bytes.size()) + " bytes");
+  }
   std::vector<uint64_t> order;
   std::set<uint64_t> seen;
   for (uint64_t at = 0; at < bytes.size();) {
@@ -211,11 +218,14 @@ std::string LogFile::Read(const Bytes& bytes, int life, uint64_t start, uint64_t
     if (word >> 32 != 0x10'6000 || append >= appends_.size()) return wrong("no record at byte " + std::to_string(at));
     const Append& a = appends_[append];
     for (uint64_t record = 0; record < a.count; ++record, at += kRecordBytes) {
-      // The end of one that is under way may be missing, as on any filesystem.
-      if (at >= bytes.size() && a.end >= start) break;
-      bool good = WordAt(bytes, at) == word && WordAt(bytes, at + 8) == record;
-      for (uint64_t i = 2; i < 8; ++i) good = good && WordAt(bytes, at + i * 8) == (word ^ record ^ (i << 56));
-      if (!good) return wrong("append " + std::to_string(append) + " is torn at byte " + std::to_string(at));
+      // The end of one that is under way may be missing, as on any filesystem; or zeros, see above.
+      uint64_t there = at;
+      while (there < std::min<uint64_t>(at + kRecordBytes, bytes.size()) && WordAt(bytes, there) == Expected(word, record, there - at)) there += 8;
+      if (there < at + kRecordBytes && a.end >= start && ZerosFrom(bytes, std::min<uint64_t>(there, bytes.size()))) {
+        at = bytes.size();
+        break;
+      }
+      if (there < at + kRecordBytes) return wrong("append " + std::to_string(append) + " is torn at byte " + std::to_string(at));
     }
     if (a.start > end) return wrong("append " + std::to_string(append) + " from the future");
     if (!seen.insert(append).second) return wrong("append " + std::to_string(append) + " twice");

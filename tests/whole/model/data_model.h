@@ -73,7 +73,7 @@ class CellFile {
   std::vector<Write> writes_;  // [0]: the file as it was made, all zeros
 };
 
-inline constexpr uint64_t kRecordBytes = 64;
+inline constexpr uint64_t kRecordBytes = 448;  // records lie across page boundaries
 
 class LogFile {
  public:
