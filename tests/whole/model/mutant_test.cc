@@ -35,7 +35,7 @@ const Known kKnown[] = {
     {"a dirty page's WRITE after its lock has gone", Mutant::kPageWritesLeftOut, -1},
     {"O_CREAT opens whatever it finds", Mutant::kCreateOpensAll, -1},
 };
-constexpr uint64_t kSeedsMax = 800;
+constexpr uint64_t kSeedsMax = 1500;
 
 RigResult Once(uint64_t seed, const Known& known) {
   sim::SimRandom random(seed ^ 0x77a1);
