@@ -28,7 +28,7 @@ def run(args, stdin=b""):
         return None
 
 
-def judge(args, may_succeed=False, stdin=b""):
+def judge(args, may_succeed=False, stdin=b"", words=""):
     global passed
     result = run(args, stdin)
     shown = " ".join(a if len(a) < 60 else a[:20] + f"...({len(a)})" for a in args) + (f" < {stdin[:60]!r}" if stdin else "")
@@ -45,6 +45,8 @@ def judge(args, may_succeed=False, stdin=b""):
             wrong = "succeeded"
         elif result.returncode != 0 and not errors.strip() and not result.stdout.strip():
             wrong = "failed without a word"
+        elif words and not re.search(words, errors):
+            wrong = "does not say what is wrong"
         elif len(errors.splitlines()) > 12:
             wrong = f"{len(errors.splitlines())} lines of errors"
         if wrong:
@@ -148,10 +150,10 @@ def main():
             judge([agent], stdin=b"action=off\n" + b"x" * 1_000_000)
             judge([agent, "-o", "metadata"], may_succeed=True)
         # numbers that are none must not become others
-        for number in ["5x", " 5", "0", "257", "1.5", "-1", HUGE]:
-            judge(["fence_pr", "-o", "off", "devices=iscsi://127.0.0.1:1/iqn.x/0", f"nodeid={number}"])
-            judge(["fence_local", "-o", "off", f"pidfile={nowhere}", f"volume={small}", f"nodeid={number}x"])
-            judge(["fence_local", "-o", "off", f"pidfile={nowhere}", f"volume={small}", f"mounts={number}x"])
+        for number in ["5x", "0", "257", "1.5", "-1", HUGE]:
+            judge(["fence_pr", "-o", "off", "devices=iscsi://127.0.0.1:1/iqn.x/0", f"nodeid={number}"], words="nodeid")
+            judge(["fence_local", "-o", "off", f"pidfile={nowhere}", f"volume={small}", f"nodeid={number}"], words="nodeid")
+            judge(["fence_local", "-o", "off", f"pidfile={nowhere}", f"volume={small}", f"mounts={number}x"], words="mount number")
     print(f"{passed} passed, {len(failed)} failed")
     return 1 if failed else 0
 
