@@ -17,13 +17,14 @@ VALUES = ["", "-1", "0x", HUGE, "-" + HUGE, "1e9", "nan", "%s%n", "../../nowhere
 SUBCOMMANDS = [["status"], ["history"], ["config", "validate"], ["config", "show"], ["keys", "generate"], ["quorum", "init"], ["fence", "ack"],
                ["fence", "check"], ["node", "leave"], ["log", "level"]]
 LAB = ["up", "down", "kill", "pause", "resume", "start", "stop", "cut", "heal", "target", "storage", "show", "exec"]
+CWD = None  # deep in a folder of our own: what a relative path makes is made there
 passed, failed = 0, []
 
 
 def run(args, stdin=b""):
     try:
         return subprocess.run([os.path.join(BIN, args[0]), *args[1:]], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10,
-                              check=False)
+                              check=False, cwd=CWD)
     except subprocess.TimeoutExpired:
         return None
 
@@ -88,7 +89,10 @@ def try_flags(args, tail, safe):
 
 
 def main():
+    global CWD
     with tempfile.TemporaryDirectory(prefix="hf-flags-") as folder:
+        CWD = os.path.join(folder, "a", "b", "c")
+        os.makedirs(CWD)
         nowhere = os.path.join(folder, "nowhere")
         small = os.path.join(folder, "small")
         with open(small, "wb") as f:
