@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint64_t kNumberMask = (uint64_t{1} << 48) - 1;
 constexpr uint64_t kUnseen = uint64_t{1} << 63;  // | index of the operation that made it and never said its number
-constexpr size_t kConfigsMax = 200'000;
+constexpr size_t kStepsMax = 150'000;  // of a whole search; beyond that nothing is said
 
 const char* VerbName(NameVerb verb) {
   switch (verb) {
@@ -121,6 +121,7 @@ class NameSearch {
   std::vector<uint64_t> settled_;
   std::set<size_t> pending_;
   std::set<int> dying_;  // dead, and what it loses is not decided in every configuration: index = kRollBack + life
+  mutable size_t steps_ = 0;
   static constexpr size_t kRollBack = size_t{1} << 40;
 };
 
@@ -243,7 +244,7 @@ void NameSearch::RollBack(const Config& from, int life, std::vector<Config>* out
   }
   std::set<std::set<size_t>> seen;
   std::vector<std::set<size_t>> todo{lossy};  // what survives
-  while (!todo.empty() && seen.size() < 4096) {
+  while (!todo.empty() && seen.size() < 1024 && ++steps_ <= kStepsMax) {
     std::set<size_t> survives = std::move(todo.back());
     todo.pop_back();
     if (!seen.insert(survives).second) continue;
@@ -280,11 +281,12 @@ void NameSearch::RollBack(const Config& from, int life, std::vector<Config>* out
       todo.push_back(std::move(fewer));
     }
   }
+  if (!todo.empty()) steps_ = kStepsMax + 1;  // not all outcomes: nothing can be said
 }
 
 // All ways in which pending operations take effect until `target` has.
 void NameSearch::Expand(const Config& from, size_t target, Configs& out, Configs& visited) {
-  if (visited.size() > kConfigsMax || !visited.insert(from).second) return;
+  if (++steps_ > kStepsMax || !visited.insert(from).second) return;
   if (from.done.contains(target)) {
     out.insert(from);
     return;
@@ -372,7 +374,7 @@ std::string NameSearch::Run() {
     }
     Configs next, visited;
     for (const Config& c : configs) Expand(c, e.index, next, visited);
-    if (visited.size() > kConfigsMax) return "";  // too wide to judge
+    if (steps_ > kStepsMax) return "";  // too wide to judge
     if (next.empty()) {
       std::string out = "names: no explanation for " + (e.kind == 1 ? model_.ops_[e.index].ToString() : "a recovery");
       for (size_t i = 0; i < model_.ops_.size(); ++i) {
