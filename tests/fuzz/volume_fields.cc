@@ -52,6 +52,19 @@ const Field kClaims[] = {FIELD(DiskClaims, count), FREE(DiskClaims, reserved0, k
                          {"claim.count", offsetof(DiskClaims, claims) + 8, 4, "without claims nobody reads it"},
                          {"claim.kind", offsetof(DiskClaims, claims) + 12, 1, "without claims nobody reads it"}};
 
+constexpr const char* kTail = "a record that is not of this log ends it, as a torn one does";
+#define LOG(type, member) {#member, offsetof(type, member), sizeof(type::member), kTail}
+#define LOG_NAME(type) \
+  {"name.journal", offsetof(type, name), 4, kTail}, {"name.life", offsetof(type, name) + 8, 8, kTail}, \
+      {"name.incarnation", offsetof(type, name) + 16, 8, kTail}, {"name.nonce", offsetof(type, name) + 24, 8, kTail}, \
+      {"name.sequence", offsetof(type, name) + 32, 8, kTail}
+#define ENTRY(member) {"entry0." #member, offsetof(DiskLogDescriptor, entry) + offsetof(DiskLogEntry, member), sizeof(DiskLogEntry::member), kTail}
+
+const Field kDescriptor[] = {
+    LOG_NAME(DiskLogDescriptor), LOG(DiskLogDescriptor, index), LOG(DiskLogDescriptor, descriptors), LOG(DiskLogDescriptor, entries),
+    LOG(DiskLogDescriptor, images), ENTRY(block), ENTRY(resource_number), ENTRY(version), ENTRY(crc32c), ENTRY(resource_type), ENTRY(flags)};
+const Field kCommit[] = {LOG_NAME(DiskLogCommit), LOG(DiskLogCommit, descriptors), LOG(DiskLogCommit, images), LOG(DiskLogCommit, wall_seconds)};
+
 #define INODE(member) {#member, kInodeOffset + offsetof(DiskInode, member), sizeof(DiskInode::member)}
 #define INODE_FREE(member, why) {#member, kInodeOffset + offsetof(DiskInode, member), sizeof(DiskInode::member), why}
 #define NODE(at, name, member) {name "." #member, (at) + offsetof(DiskNode, member), sizeof(DiskNode::member)}
@@ -96,6 +109,8 @@ std::span<const Field> FieldsOf(BlockType type) {
     case BlockType::kJournalHeader: return kJournalHeader;
     case BlockType::kJournalOwner: return kOwner;
     case BlockType::kClaims: return kClaims;
+    case BlockType::kLogDescriptor: return kDescriptor;
+    case BlockType::kLogCommit: return kCommit;
     default: return {};
   }
 }
