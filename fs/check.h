@@ -48,7 +48,7 @@ struct CheckCounts {
 };
 
 struct CheckOptions {
-  bool repair_safe = false;  // notes: orphans, claims
+  bool repair_safe = false;  // notes: orphans, claims, header copies
   bool repair_all = false;   // and errors that have a RepairKind
   size_t findings_max = 200; // kept in full; more are counted
   std::function<void(uint64_t done, uint64_t total)> progress;

@@ -33,7 +33,7 @@ Task<Status> Checker::Repair() {
     HF_CO_TRY(co_await WriteSuperblock(device_, &report_.super, true));
     MarkRepaired(RepairKind::kSuper, 0, 0, 0);
   }
-  if (options_.repair_all) HF_CO_TRY(co_await RepairJournals());
+  HF_CO_TRY(co_await RepairJournals());
   bool lost = std::any_of(groups_.begin(), groups_.end(), [](const GroupState& group) { return group.lost; });
   if (!understood || (lost && !options_.repair_all)) co_return Status();
   if (options_.repair_all) HF_CO_TRY(co_await RepairLinks());

@@ -122,10 +122,16 @@ Task<Status> Checker::LoadJournals() {
     unsigned good_copies = 0;
     auto header = co_await ReadJournalHeader(device_, geometry_, MountNo(j), &good_copies);
     if (!header.ok()) co_return header.error();
-    // Written whole or not at all (its one sector): a bad copy is damage, and the other one may be the older of the two.
-    if (good_copies < 2)
-      Error("journal-header-copy", "journal " + std::to_string(j) + ": one of the two copies of its header is bad",
-            geometry_.JournalStart(MountNo(j)).v, 0, RepairKind::kJournal);
+    // Two copies so that a write torn by a power loss leaves the one before: legal after a crash, and the next write mends it.
+    if (good_copies < 2) {
+      Finding note;
+      note.level = Finding::Level::kNote;
+      note.repair = RepairKind::kJournal;
+      note.code = "journal-header-copy";
+      note.text = "journal " + std::to_string(j) + ": one of the two copies of its header is bad";
+      note.block = geometry_.JournalStart(MountNo(j)).v;
+      Add(std::move(note));
+    }
     if (log->header.state == fs::JournalState::kClean) continue;
     report_.dirty_journals.push_back(j);
     for (auto& [block, image] : log->newest) {

@@ -101,6 +101,23 @@ TEST_CASE("fsck: a wrong link count is found and repaired", "[fs][fsck][unit]") 
   CHECK(v.Check().clean());
 }
 
+TEST_CASE("fsck: a torn copy of a journal's header is a note, and preening writes it anew", "[fs][fsck][unit]") {
+  Damaged v;
+  for (uint64_t copy : {0, 1}) {
+    uint64_t block = v.geometry.JournalStart(MountNo(1)).v + copy;
+    AlignedBuffer bytes = v.Read(block);
+    bytes.data()[80] ^= std::byte{4};
+    v.Write(block, bytes, false);
+    CheckReport report = v.Check();
+    CHECK(report.clean());
+    CHECK(Has(report, "journal-header-copy"));
+    CheckOptions safe;
+    safe.repair_safe = true;
+    Must(v.rig.Run(CheckVolume(*v.rig.session, std::move(safe))));
+    CHECK_FALSE(Has(v.Check(), "journal-header-copy"));
+  }
+}
+
 TEST_CASE("fsck: a damaged bitmap or group header is made again from what is in use", "[fs][fsck][unit]") {
   Damaged v;
   auto damage = [&](uint64_t block) {
