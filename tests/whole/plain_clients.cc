@@ -57,6 +57,16 @@ class PlainClients final : public Clients {
     Died(node);
     if (mount) co_await mount->Withdraw(why);
   }
+  // A paused life: what it had completed without a sync may be gone from now on, and what it completes later counts for nobody.
+  void Replayed(const MemberId& victim) override {
+    for (auto& [node, place] : places_) {
+      if (place.mount == nullptr || place.buried) continue;
+      const OwnerStamp& owner = place.mount->owner();
+      if (owner.node != victim.node || owner.nonce != victim.nonce) continue;
+      place.buried = true;
+      Forget(node);
+    }
+  }
   void Recovered(NodeId) override {}
   void Quiesce() override { quiet_ = true; }
   bool Idle() const override {
@@ -96,6 +106,7 @@ class PlainClients final : public Clients {
     Mount* mount = nullptr;
     sim::SimExecutor* executor = nullptr;
     uint64_t life = 0;
+    bool buried = false;  // fenced and replayed, though it may not know yet
     uint32_t running = 0;
     bool stop = false;
     std::map<uint32_t, std::string> doing;
@@ -106,6 +117,10 @@ class PlainClients final : public Clients {
   }
   void Died(NodeId node) {
     places_[node].mount = nullptr;
+    Forget(node);
+  }
+  // What was completed and not synced is promised no more.
+  void Forget(NodeId node) {
     ++deaths_[node];
     for (auto& [who, model] : files_)
       if (who.first == node) model.completed = model.synced;
@@ -174,7 +189,7 @@ class PlainClients final : public Clients {
     auto renamed = co_await vfs.Rename(kRootNode, tmp, kRootNode, NameOf(node, user), 0);
     if (!renamed.ok()) co_return Failed(node, life, "rename", renamed.error());
     if (!Lives(node, life)) co_return false;
-    model.completed = content.version;
+    if (!places_[node].buried) model.completed = content.version;
     if (world_->random().Chance(500'000)) {
       Status safe = co_await vfs.Fsync(kRootNode, false);
       if (!safe.ok()) co_return Failed(node, life, "fsync of the directory", safe.error());
