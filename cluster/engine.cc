@@ -491,6 +491,7 @@ Life Engine::self() const { return impl_->self(); }
 bool Engine::member() const { return impl_->IsMemberNow(); }
 uint64_t Engine::storage_id() const { return impl_->acceptor.storage(); }
 bool Engine::PeerAlive(NodeId node) const { return impl_->membership.Alive(node, impl_->Now()); }
+bool Engine::HearsOtherLife(NodeId node, uint64_t nonce) const { return impl_->membership.HearsOtherLife(node, nonce, impl_->Now()); }
 Instant Engine::lease_deadline() const { return impl_->lease.deadline(); }
 uint64_t Engine::NewChangeId() { return impl_->NewId(); }
 

@@ -145,6 +145,8 @@ class Engine {
   bool member() const;         // and not evicted
   uint64_t storage_id() const;
   bool PeerAlive(NodeId node) const;  // heard on the network or on disk within the token, its newest life
+  // A start of this node other than the one with that nonce is heard on the network now.
+  bool HearsOtherLife(NodeId node, uint64_t nonce) const;
   Instant lease_deadline() const;
   Picture picture() const;
   StatusTree Dump() const;

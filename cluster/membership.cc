@@ -93,10 +93,15 @@ bool Membership::LifeAlive(const Node& node, Instant now) const {
   auto it = peers_.find(id);
   if (it != peers_.end() && (HearsNow(it->second, node.nonce(), now) || OnDiskNow(it->second, node.nonce(), now))) return true;
   // A newer life of it speaks: this one is over.
-  if (it != peers_.end() && HearsNow(it->second, 0, now) && it->second.nonce != node.nonce()) return false;
+  if (HearsOtherLife(id, node.nonce(), now)) return false;
   for (const auto& [other, peer] : peers_)
     if (other != id && HearsNow(peer, 0, now) && Has(peer.hears, id)) return true;
   return false;
+}
+
+bool Membership::HearsOtherLife(NodeId node, uint64_t nonce, Instant now) const {
+  auto it = peers_.find(node);
+  return it != peers_.end() && HearsNow(it->second, 0, now) && it->second.nonce != nonce;
 }
 
 bool Membership::MemberAlive(const Node& node, Instant now) const {
@@ -221,11 +226,11 @@ Verdict Membership::JudgeMembers(Instant now) {
   Verdict verdict;
   NodeSet vertices;
   Split split;
-  bool silent = false, sick = false;
+  bool silent = false, sick = false, restarted = false;
   for (const auto& node : state_->nodes()) {
     if (node.state() != MEMBER) continue;
     if (!MemberAlive(node, now)) {
-      silent = true;
+      (HearsOtherLife(NodeId(node.id()), node.nonce(), now) ? restarted : silent) = true;
     } else if (DiskSick(node, now)) {
       sick = true;
     } else {
@@ -235,7 +240,7 @@ Verdict Membership::JudgeMembers(Instant now) {
   // New members are linked to nobody until the first heartbeats: they count as linked for that long.
   bool settling = false;
   for (const auto& [life, since] : member_since_) settling |= now < since + SuspectAfter();
-  if (settling && !silent && !sick) {
+  if (settling && !silent && !sick && !restarted) {
     split_ = {};
     return verdict;
   }
@@ -265,7 +270,7 @@ Verdict Membership::JudgeMembers(Instant now) {
   if (now < stable || !MyTurn(split.group, stable, now)) return verdict;
   verdict.kind = Verdict::Kind::kEvict;
   verdict.victims = split.victims;
-  verdict.reason = silent ? "silent" : sick ? "its disk does not answer" : "outside the best connected group";
+  verdict.reason = silent ? "silent" : restarted ? "restarted" : sick ? "its disk does not answer" : "outside the best connected group";
   return verdict;
 }
 

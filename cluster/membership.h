@@ -55,6 +55,8 @@ class Membership {
   // An eviction that waited for the register is still what we would do.
   bool StillEvicts(const std::vector<Life>& victims) const { return split_.victims == victims; }
   bool Alive(NodeId node, Instant now) const;
+  // Another start of this node than the one with that nonce is heard: the older one is over.
+  bool HearsOtherLife(NodeId node, uint64_t nonce, Instant now) const;
   bool disk_ok(Instant now) const;
   void Fill(Picture* picture, Instant now) const;
 

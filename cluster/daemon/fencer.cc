@@ -73,10 +73,21 @@ void Fencer::Look() {
       if (back && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(victim.node) + " is back");
       continue;
     }
-    if (fencer != parts_->self->id) continue;
+    if (fencer != parts_->self->id || NextLifeComes(f)) continue;
     works_[victim] = std::make_shared<Work>();
     parts_->scope->Spawn(Do(victim));
   }
+}
+
+// A holdfastd that starts again is heard some beats before the register has its new life. Our methods would hit that one: a
+// power switch does not ask which life it ends. It has a token's time to come; if it cannot join, its former life is fenced.
+bool Fencer::NextLifeComes(const Fencing& fencing) const {
+  NodeId node(fencing.node());
+  if (node == parts_->self->id || !parts_->engine->HearsOtherLife(node, fencing.nonce())) return false;
+  auto seen = parts_->engine->EvictionSeenAt({node, Incarnation(fencing.incarnation())});
+  bool waits = seen && parts_->Now() < *seen + parts_->config->timing.token;
+  if (waits) HF_PROBE("fencer: waits for the victim's next life");
+  return waits;
 }
 
 Task<void> Fencer::Do(Life victim) {

@@ -52,6 +52,8 @@ class Fencer {
   Task<Result<std::vector<FenceProof>>> ProveOther(Life victim, std::shared_ptr<Work> work);
   Task<Result<std::vector<FenceProof>>> ProveFormerSelf(Life victim, std::shared_ptr<Work> work);
   Task<Result<FenceProof>> ProveVolume(fence::Victim victim, fence::VictimVolume volume);
+  // The victim's node is up again and about to prove its former life gone itself.
+  bool NextLifeComes(const Fencing& fencing) const;
   void OnStep(Life victim, const fence::FenceStep& step);
 
   Parts* parts_;
