@@ -1,6 +1,8 @@
 #include "dlm/context.h"
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
 
 #include "dlm/mutants.h"
 
@@ -73,6 +75,19 @@ void Context::SendToOthers(Kind kind, uint64_t count) {
     message.count = count;
     Send(m.id, std::move(message));
   }
+}
+
+void Context::Broken(const char* format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+#ifdef HF_DLM_MUTANTS
+  BrokenInvariant(text);
+#else
+  if (broken.empty()) broken = text;
+#endif
 }
 
 }  // namespace holdfast::dlm

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "dlm/lockspace.h"
@@ -16,6 +17,7 @@ struct Knobs {
   size_t idle_max = 200'000;         // at most so many unused resources are kept
   size_t guess_max = 65'536;         // masters remembered for names of which we hold nothing
   size_t report_batch = 256;         // entries per recovery message
+  size_t early_max = 1'000'000;      // messages kept for a later generation, or for after the barrier
 };
 
 // One of the two gates. A resource that a gate holds remembers the gate's epoch; when the gate opens the epoch moves on,
@@ -60,6 +62,7 @@ struct Context {
   std::vector<Outgoing> out;    // to others
   std::deque<Message> loop;     // to ourselves; handled before the step ends
   std::vector<Upcall> upcalls;
+  std::string broken;           // the first contradiction, in words; the core withdraws before it says anything more
 
   bool IsMember(const MemberId& m) const;
   const Victim* FindVictim(const MemberId& m) const;
@@ -67,6 +70,9 @@ struct Context {
   const MemberId& Directory(const ResourceName& name) const;
   void Send(const MemberId& to, Message message);
   void SendToOthers(Kind kind, uint64_t count = 0);
+  // What others say contradicts itself, or what we know: two masters of a name, two locks that exclude each other. One of
+  // us is wrong, and nobody can tell who: this member ends, and is fenced and replayed, before it grants on that ground.
+  void Broken(const char* format, ...) __attribute__((format(printf, 2, 3)));
 };
 
 }  // namespace holdfast::dlm

@@ -68,7 +68,7 @@ void Core::SetView(const View& view) {
 }
 
 void Core::Advance() {
-  if (!recovery_.Advance()) return;
+  if (!recovery_.Advance() || GoneWrong()) return;
   HF_LOG(LogLevel::kInfo, "dlm", "running",
          {{"self", self()}, {"generation", view().generation}, {"us", context_.counters.last_recovery_ns / 1000}});
   Upcall up{Upcall::What::kRecovered};
@@ -81,7 +81,16 @@ void Core::Advance() {
 
 void Core::WorkOffWaiting() {
   std::deque<Waiting> all = std::exchange(waiting_, {});
-  for (Waiting& w : all) Sort(w.from, std::move(w.message));
+  for (Waiting& w : all) {
+    if (GoneWrong()) return;
+    Sort(w.from, std::move(w.message));
+  }
+}
+
+// Looked at after every message, before anything that came of it is sent or granted.
+bool Core::GoneWrong() {
+  if (!context_.broken.empty()) Withdraw();
+  return withdrawn_;
 }
 
 void Core::Step(const MemberId& from, Message message) {
@@ -92,7 +101,7 @@ void Core::Step(const MemberId& from, Message message) {
 }
 
 void Core::Settle() {
-  while (!context_.loop.empty() && !withdrawn_) {
+  while (!GoneWrong() && !context_.loop.empty()) {
     Message m = std::move(context_.loop.front());
     context_.loop.pop_front();
     Sort(self(), std::move(m));
@@ -102,8 +111,7 @@ void Core::Settle() {
 void Core::Sort(const MemberId& from, Message m) {
   Generation now = view().generation;
   if (now.v == 0 || m.generation > now) {
-    waiting_.push_back({from, std::move(m)});
-    return;
+    return Keep(from, std::move(m));
   }
   if (!context_.IsMember(from)) {
     ++context_.counters.dropped_dead;
@@ -120,10 +128,15 @@ void Core::Sort(const MemberId& from, Message m) {
     return Advance();
   }
   if (!context_.running && m.kind != Kind::kApp) {
-    waiting_.push_back({from, std::move(m)});
-    return;
+    return Keep(from, std::move(m));
   }
   Dispatch(from, std::move(m));
+}
+
+void Core::Keep(const MemberId& from, Message m) {
+  waiting_.push_back({from, std::move(m)});
+  if (waiting_.size() > context_.knobs.early_max)
+    context_.Broken("%zu messages wait for a later generation, the last is from %s", waiting_.size(), ToString(from).c_str());
 }
 
 void Core::Dispatch(const MemberId& from, Message m) {
@@ -151,13 +164,13 @@ void Core::Dispatch(const MemberId& from, Message m) {
   }
 }
 
-void Core::DispatchByName([[maybe_unused]] const MemberId& from, Message m) {
+void Core::DispatchByName(const MemberId& from, Message m) {
   bool ranged = m.kind == Kind::kRangeSet || m.kind == Kind::kRangeTest || m.kind == Kind::kRangeDrop;
   if (ranged && !m.range) return;
   if (m.forwarded) {
     if (!context_.IsMember(m.asker)) return;  // caused by a dead member
-    [[maybe_unused]] bool known = master_.HandleForwarded(std::move(m));
-    HF_DLM_INVARIANT(known, "a forward from %s for a name that is not mastered here", ToString(from).c_str());
+    if (!master_.HandleForwarded(std::move(m)))
+      context_.Broken("a forward from %s for a name that is not mastered here", ToString(from).c_str());
     return;
   }
   if (!m.guessed) return directory_.Route(std::move(m));

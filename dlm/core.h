@@ -39,6 +39,7 @@ class Core {
   const View& view() const { return context_.view; }
   bool running() const { return context_.running; }
   bool withdrawn() const { return withdrawn_; }
+  const std::string& broken() const { return context_.broken; }  // why it withdrew by itself; empty: it did not
   bool replay_owed() const { return context_.replayed.closed; }
   const MemberId& self() const { return context_.self; }
   LockSpaceDump Dump() const;
@@ -51,12 +52,14 @@ class Core {
     Message message;
   };
   void Sort(const MemberId& from, Message message);
+  void Keep(const MemberId& from, Message message);
   void Dispatch(const MemberId& from, Message message);
   void DispatchByName(const MemberId& from, Message message);
   void DeliverApp(const MemberId& from, Message message);
   void UpdateGates();
   void Advance();
   void WorkOffWaiting();
+  bool GoneWrong();
 
   Context context_;
   Directory directory_;

@@ -54,8 +54,8 @@ void Directory::HandleRemove(const MemberId& from, const Message& m) {
 
 void Directory::Record(const ResourceName& name, const MemberId& master, uint64_t term) {
   auto [it, fresh] = entries_.try_emplace(name, Entry{master, term, 0});
-  HF_DLM_INVARIANT(fresh || it->second.master == master, "two masters of %s: %s and %s", name.ToString().c_str(),
-                   ToString(it->second.master).c_str(), ToString(master).c_str());
+  if (!fresh && it->second.master != master)
+    c_.Broken("two masters of %s: %s and %s", name.ToString().c_str(), ToString(it->second.master).c_str(), ToString(master).c_str());
   last_term_ = std::max(last_term_, term);
 }
 

@@ -141,6 +141,9 @@ class LockSpace {
   virtual Task<Status> Recovered(Generation generation) = 0;
   // Called after each completed rebuild (posted).
   virtual void SetRecoveredCallback(std::function<void(Generation)> callback) = 0;
+  // Called once (posted) when this member withdrew by itself: the members contradict each other, or one takes no messages.
+  // Its owner ends: what it held counts for the others until it is evicted.
+  virtual void SetWithdrawnCallback(std::function<void(std::string why)> callback) = 0;
   // Does the freeze rule hold this resource now? Asked of its master (no message if that is here). A name that nobody
   // knows is frozen as long as any journal is owed. While the caller replays an owed journal the answer stays true
   // once it was true: replay applies images of frozen resources only.
@@ -148,7 +151,7 @@ class LockSpace {
   // Before a clean leave: waits until own operations have ended and no journal is owed, gives up everything this member
   // still holds. It goes on serving others as master and directory until a view without it arrives.
   virtual Task<Status> Leave() = 0;
-  // At once: every waiting and later operation ends with kFenced, nothing is sent any more.
+  // At once: every waiting and later operation ends with kFenced, nothing is sent any more. No callback.
   virtual void Withdraw(std::string reason) = 0;
 
   // ---- what is going on -----------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ bool Master::Masters(const ResourceName& name) const {
 
 void Master::Handle(Message m) {
   auto it = resources_.find(m.name);
-  HF_DLM_INVARIANT(it != resources_.end(), "request for %s, which is not mastered here", m.name.ToString().c_str());
-  if (it == resources_.end()) return;
+  if (it == resources_.end()) return c_.Broken("request for %s, which is not mastered here", m.name.ToString().c_str());
   Resource& r = it->second;
   switch (m.kind) {
     case Kind::kRequest: return Request(r, m);
@@ -44,8 +43,7 @@ bool Master::HandleForwarded(Message m) {
 
 void Master::Create(const ResourceName& name, uint64_t term) {
   auto [it, fresh] = resources_.try_emplace(name);
-  HF_DLM_INVARIANT(fresh, "made master of %s twice", name.ToString().c_str());
-  if (!fresh) return;
+  if (!fresh) return c_.Broken("made master of %s twice", name.ToString().c_str());
   it->second.name = name;
   it->second.term = term;
   FreezeNew(it->second);

@@ -59,7 +59,7 @@ void Master::DropRemoving() {
 
 Resource& Master::Adopt(const ResourceName& name, uint64_t term) {
   auto [it, fresh] = resources_.try_emplace(name);
-  HF_DLM_INVARIANT(fresh, "%s was reported although its master lives", name.ToString().c_str());
+  if (!fresh) c_.Broken("%s was reported although its master lives", name.ToString().c_str());
   Resource& r = it->second;
   r.name = name;
   r.term = term;

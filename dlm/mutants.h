@@ -1,15 +1,11 @@
 // Mutants: known bugs behind switches, compiled in only for the test build of the core (HF_DLM_MUTANTS), where a test
 // proves that the checkers catch each of them. In every other build MutantIs() is constant false and costs nothing.
-// Invariant() is HF_CHECK in production; the test build counts instead of dying, so that a mutant can be reported.
+// BrokenInvariant(): what honest members never say (Context::Broken) is remembered there instead of ending the member.
 #pragma once
 
 #ifdef HF_DLM_MUTANTS
-#include <cstdarg>
-#include <cstdio>
 #include <string>
 #endif
-
-#include "base/check.h"
 
 namespace holdfast::dlm {
 
@@ -29,23 +25,12 @@ enum class Mutant {
 #ifdef HF_DLM_MUTANTS
 inline Mutant g_mutant = Mutant::kNone;
 inline std::string g_broken_invariant;  // the first
-inline void BrokenInvariant(const char* format, ...) {
-  if (!g_broken_invariant.empty()) return;
-  char text[512];
-  va_list args;
-  va_start(args, format);
-  std::vsnprintf(text, sizeof text, format, args);
-  va_end(args);
-  g_broken_invariant = text;
+inline void BrokenInvariant(const char* text) {
+  if (g_broken_invariant.empty()) g_broken_invariant = text;
 }
 inline bool MutantIs(Mutant m) { return g_mutant == m; }
-#define HF_DLM_INVARIANT(condition, ...) \
-  do {                                   \
-    if (!(condition)) ::holdfast::dlm::BrokenInvariant(__VA_ARGS__); \
-  } while (0)
 #else
 constexpr bool MutantIs(Mutant) { return false; }
-#define HF_DLM_INVARIANT(condition, ...) HF_CHECK(condition, __VA_ARGS__)
 #endif
 
 }  // namespace holdfast::dlm

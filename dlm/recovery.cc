@@ -130,9 +130,9 @@ void Recovery::RebuildResource(const ResourceName& name, const std::vector<std::
     lock.granted = e.granted;
     lock.under_recovery = e.under_recovery;
     for (const MasterLock& other : r.locks)
-      HF_DLM_INVARIANT(Compatible(other.granted, lock.granted), "%s: %s reports %s, %s reports %s", name.ToString().c_str(),
-                       ToString(other.owner).c_str(), ModeName(other.granted).data(), ToString(from).c_str(),
-                       ModeName(lock.granted).data());
+      if (!Compatible(other.granted, lock.granted))
+        c_.Broken("%s: %s reports %s, %s reports %s", name.ToString().c_str(), ToString(other.owner).c_str(),
+                  ModeName(other.granted).data(), ToString(from).c_str(), ModeName(lock.granted).data());
     r.locks.push_back(lock);
     if (e.under_recovery && !MutantIs(Mutant::kRecoveryGrantProves)) continue;
     if (ProvesNoWriter(e.granted)) r.frozen_epoch = 0;
@@ -165,8 +165,8 @@ void Recovery::RebuildRanges(Resource& r, const std::vector<std::pair<MemberId, 
   for (const auto& [from, e] : entries) {
     if (e.what != ReportEntry::What::kRange) continue;
     if (!r.ranges) r.ranges = std::make_unique<RangeQueue>();
-    HF_DLM_INVARIANT(!r.ranges->table.FindConflict(from, e.range), "%s: ranges reported by %s conflict", r.name.ToString().c_str(),
-                     ToString(from).c_str());
+    if (r.ranges->table.FindConflict(from, e.range))
+      c_.Broken("%s: ranges reported by %s conflict", r.name.ToString().c_str(), ToString(from).c_str());
     r.ranges->table.Apply(from, e.range);
   }
 }

@@ -55,7 +55,7 @@ void Service::SendOut(Outgoing out) {
   if (sent.ok()) return;
   HF_LOG(LogLevel::kWarn, "dlm", "send_failed", {{"to", out.to}, {"error", ErrcName(sent.code())}});
   // A peer that takes nothing while it stays a member: what is lost now would be missing for ever.
-  if (sent.code() == Errc::kExhausted) PostGuarded([this] { Withdraw("a member takes no messages"); });
+  if (sent.code() == Errc::kExhausted) PostGuarded([this] { Fail("a member takes no messages"); });
 }
 
 void Service::Deliver(Upcall up) {
@@ -87,6 +87,7 @@ void Service::Deliver(Upcall up) {
       });
       return;
     case Upcall::What::kWithdrawn:
+      if (!core_.broken().empty()) PostGuarded([this] { Fail("the members of the lockspace contradict each other: " + core_.broken()); });
       HF_LOG(leaving_ ? LogLevel::kInfo : LogLevel::kWarn, "dlm", leaving_ ? "left" : "withdrawn", {{"self", self()}});
       return;
   }
@@ -295,6 +296,15 @@ void Service::Withdraw(std::string reason) {
   SetChannelPeers();
   Drain();
   changed_.WakeAll();
+}
+
+// Not asked for by the owner, who must hear of it: what this member holds counts until it is evicted and replayed.
+void Service::Fail(std::string why) {
+  HF_LOG(LogLevel::kError, "dlm", "failed", {{"self", self()}, {"why", why}});
+  Withdraw(why);
+  SetChannelPeers();
+  changed_.WakeAll();
+  if (auto tell = std::exchange(on_withdrawn_, {})) tell(std::move(why));
 }
 
 }  // namespace holdfast::dlm

@@ -42,6 +42,7 @@ class Service : public LockSpace {
   const View& view() const override { return core_.view(); }
   Task<Status> Recovered(Generation generation) override;
   void SetRecoveredCallback(std::function<void(Generation)> callback) override { on_recovered_ = std::move(callback); }
+  void SetWithdrawnCallback(std::function<void(std::string)> callback) override { on_withdrawn_ = std::move(callback); }
   Task<Result<bool>> Frozen(ResourceName name) override;
   Task<Status> Leave() override;
   void Withdraw(std::string reason) override;
@@ -64,6 +65,7 @@ class Service : public LockSpace {
   void OnMessage(const ChannelMessage& message);
   void SetChannelPeers();
   void GiveUpEverything();
+  void Fail(std::string why);
   void PostGuarded(std::function<void()> fn);
   // Waits for an operation that was just started. REQUIRES: Enter() before, nothing in between.
   Task<Outcome> Await(Result<uint64_t> op);
@@ -75,6 +77,7 @@ class Service : public LockSpace {
   std::unordered_map<LockId, BlockingCallback> callbacks_;
   std::function<void(MemberId, std::span<const std::byte>)> app_receiver_;
   std::function<void(Generation)> on_recovered_;
+  std::function<void(std::string)> on_withdrawn_;
   WaitList changed_;
   TimerId timer_ = 0;
   Instant timer_at_;

@@ -23,7 +23,7 @@ Mount::Mount(MountOptions options) : options_(options), gate_(*options.device, o
   });
 }
 
-Mount::~Mount() = default;
+Mount::~Mount() { *alive_ = false; }
 
 void Mount::Fatal(Error why) {
   if (fatal_) return;
@@ -37,6 +37,9 @@ Task<Status> Mount::Start() {
   auto super = co_await ReadSuperblock(gate_);
   if (!super.ok()) co_return super.error();
   super_ = std::move(*super);
+  options_.space->SetWithdrawnCallback([this, alive = alive_](std::string why) {
+    if (*alive) Fatal(Error(Errc::kFenced, std::move(why)));
+  });
   port_ = std::make_unique<DlmPort>(*options_.space);
   locks_ = std::make_unique<LockTable>(*port_, options_.executor->clock(), options_.lock_knobs);
   locks_->SetFatal([this](Error error) { Fatal(std::move(error)); });

@@ -112,6 +112,7 @@ class Mount {
   bool withdrawn_ = false;
   bool started_ = false;
   Error reason_ = Errc::kOk;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace holdfast::fs

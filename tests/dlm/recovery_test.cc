@@ -171,5 +171,47 @@ TEST_CASE("dlm: a lock granted under RECOVERY proves nothing when its master die
   CHECK(RecoveryGrantScenario() == "");
 }
 
+// A member that says what no honest one can: whoever notices ends, without a word and without a grant on that ground.
+TEST_CASE("dlm: who finds a contradiction between members withdraws and grants nothing on that ground", "[dlm][unit]") {
+  CoreNet net(3);
+  LockId mine = net.Create(1, "mine");
+  net.Lock(1, mine, Mode::kPR);
+  Message lie(Kind::kRequest, ResourceName("lie"));
+  lie.generation = net.At(1).view().generation;
+  SECTION("a name becomes ours twice") {
+    lie.kind = Kind::kMakeMaster;
+    lie.name = ResourceName("mine");
+    net.At(1).Step(CoreNet::IdOf(2), std::move(lie));
+  }
+  SECTION("a forward for a name that is not ours") {
+    lie.forwarded = true;
+    lie.asker = CoreNet::IdOf(3);
+    net.At(1).Step(CoreNet::IdOf(2), std::move(lie));
+  }
+  SECTION("two report locks that exclude each other") {
+    net.Kill(2);
+    net.Kill(3);
+    net.reg.Join(net.Add(4));
+    net.At(1).SetView(net.reg.view());
+    auto report = [&](uint32_t from) {
+      for (Kind kind : {Kind::kSync, Kind::kReport, Kind::kReportEnd, Kind::kReady}) {
+        Message m(kind, {});
+        m.generation = net.reg.view().generation;
+        ReportEntry entry;
+        entry.name = ResourceName("lie");
+        entry.lock = LockId(from);
+        entry.granted = Mode::kEX;
+        if (kind == Kind::kReport) m.report.push_back(std::move(entry));
+        net.At(1).Step(CoreNet::IdOf(from), std::move(m));
+      }
+    };
+    for (uint32_t from : {2, 3, 4}) report(from);
+  }
+  CHECK(net.At(1).withdrawn());
+  CHECK(!net.At(1).broken().empty());
+  CHECK(net.At(1).TakeMessages().empty());
+  CHECK(!net.At(1).running());
+}
+
 }  // namespace
 }  // namespace holdfast::dlm

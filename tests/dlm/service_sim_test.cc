@@ -74,6 +74,7 @@ class ServiceSim {
     node->space = MakeLockSpace(*node->executor, node->channel.get(), node->id);
     Node* n = node.get();
     node->space->SetAppReceiver([n](MemberId, std::span<const std::byte>) { ++n->apps; });
+    node->space->SetWithdrawnCallback([this](std::string why) { checker_.Fail("withdrawn: " + why); });
     endpoints_[n->id] = n->transport->endpoint();
     register_.Join(n->id);
     nodes_.push_back(std::move(node));

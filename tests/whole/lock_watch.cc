@@ -58,6 +58,7 @@ class WatchedLocks final : public LockSpace {
   const View& view() const override { return space_->view(); }
   Task<Status> Recovered(Generation generation) override { return space_->Recovered(generation); }
   void SetRecoveredCallback(std::function<void(Generation)> callback) override { space_->SetRecoveredCallback(std::move(callback)); }
+  void SetWithdrawnCallback(std::function<void(std::string)> callback) override { space_->SetWithdrawnCallback(std::move(callback)); }
   Task<Result<bool>> Frozen(ResourceName name) override { return space_->Frozen(std::move(name)); }
   Task<Status> Leave() override {
     Status left = co_await space_->Leave();
