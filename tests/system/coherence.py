@@ -199,6 +199,46 @@ def byte_range_locks():
                 os.close(fd)
 
 
+def ofd_locks_end_with_their_description():
+    """FLUSH and RELEASE name no owner of such locks: they belong to the open file, not to the process, and go with its last close."""
+    a, b, _ = mounts()
+    path = "ofd"
+    open(f"{a}/{path}", "w").close()
+
+    def lock(fd, kind, start, length):
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, 0, start, length, 0))
+
+    def busy(fd, kind, start, length):
+        try:
+            lock(fd, kind, start, length)
+        except BlockingIOError:
+            return True
+        lock(fd, fcntl.F_UNLCK, start, length)
+        return False
+
+    first, second = os.open(f"{a}/{path}", os.O_RDWR), os.open(f"{a}/{path}", os.O_RDWR)
+    copy, there = os.dup(first), os.open(f"{b}/{path}", os.O_RDWR)
+    try:
+        lock(first, fcntl.F_WRLCK, 0, 100)
+        expect(busy(second, fcntl.F_WRLCK, 50, 10), "two opens of one process share an OFD lock")
+        expect(busy(there, fcntl.F_RDLCK, 50, 10), "an OFD lock is not seen on another node")
+        os.close(second)
+        second = None
+        expect(busy(there, fcntl.F_WRLCK, 50, 10), "closing another open of the file released an OFD lock")
+        os.close(first)
+        first = None
+        expect(busy(there, fcntl.F_WRLCK, 50, 10), "closing one descriptor of two released an OFD lock")
+        os.close(copy)
+        copy = None
+        end = time.monotonic() + 20  # RELEASE comes after the close
+        while busy(there, fcntl.F_WRLCK, 50, 10):
+            expect(time.monotonic() < end, "the last close released nothing")
+    finally:
+        for fd in (first, second, copy, there):
+            if fd is not None:
+                os.close(fd)
+
+
 def sqlite_on_three_nodes():
     path = "sqlite.db"
     db = sqlite3.connect(f"{mounts()[0]}/{path}")
@@ -389,6 +429,7 @@ CASES = [
     ("two nodes create in one directory", two_nodes_create_in_one_directory),
     ("mapped readers and writers", mapped_readers_and_writers),
     ("fcntl ranges and flock", byte_range_locks),
+    ("OFD locks", ofd_locks_end_with_their_description),
     ("unlinked but open elsewhere", unlinked_but_open_elsewhere),
     ("posix semantics", posix_semantics),
     ("fsx across nodes", fsx_across_nodes),
