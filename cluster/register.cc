@@ -84,12 +84,15 @@ void Register::Learn(const Ballot& ballot, const std::string& bytes, bool ours) 
              static_cast<unsigned long long>(state->version()));
   Saw(ballot);
   bool newer = decided_ == nullptr || state->version() > decided_->version();
-  if (newer || (state->version() == decided_->version() && ballot > decided_ballot_)) {
+  bool again = !newer && state->version() == decided_->version() && ballot > decided_ballot_;
+  if (newer || again) {
     decided_ballot_ = ballot;
     decided_bytes_ = bytes;
     if (newer) decided_ = state;
   }
-  if (newer && ours) {
+  // Also a value that was only settled again: whoever does not know that ballot finds something newer on the disk than it knows,
+  // settles it in its turn, and they keep each other from the disk's votes.
+  if ((newer || again) && ours) {
     RegisterMessage message;
     message.set_kind(DECIDED);
     ToWire(ballot, message.mutable_ballot());
@@ -454,23 +457,30 @@ Task<Result<StatePtr>> Register::Change(ChangeFn change, ChangeOptions options) 
   auto guard = co_await changes_.Lock();
   if (executor_->clock().Now() >= end)  // it waited its turn too long; nothing of it has been tried
     co_return Error(Errc::kNoQuorum, trouble_.empty() ? "the register is busy" : trouble_);
-  Duration backoff = Milliseconds(5);
   while (true) {
+    // Also after a change that was given up: who met others and begins anew meets them again, and where a ballot takes long
+    // nobody's would ever come through.
+    if (rest_until_ >= end) co_return Error(Errc::kTimeout, "the register is busy");
+    if (Duration rest = rest_until_ - executor_->clock().Now(); rest.ns > 0 && !stopping_) co_await SleepFor(rest);
     if (stopping_) co_return Errc::kCancelled;
     Instant begin = executor_->clock().Now();
     auto ballot = RunBallot(change, options.confirmed);
     auto outcome = co_await std::move(ballot);
-    Duration took = executor_->clock().Now() - begin;
+    Instant now = executor_->clock().Now();
     trouble_ = outcome.result.ok() || !outcome.retry ? std::string() : outcome.result.error().message;
-    if (!outcome.retry) co_return outcome.result;
-    if (executor_->clock().Now() >= end) {
+    if (!outcome.retry) {
+      backoff_ = kBackoffMin;
+      co_return outcome.result;
+    }
+    if (!outcome.again) {
+      rest_until_ = now + Nanoseconds(static_cast<int64_t>(random_->Below(static_cast<uint64_t>(backoff_.ns)) + 1));
+      // Those who meet need gaps longer than a ballot takes here, however slow the stores and the disk are.
+      backoff_ = std::min(backoff_ * 2, std::max(options_.backoff_max, (now - begin) * 8));
+    }
+    if (now >= end) {
       if (outcome.result.code() == Errc::kBusy) co_return Error(Errc::kTimeout, "the register is busy");
       co_return outcome.result.error();
     }
-    if (outcome.again) continue;
-    co_await SleepFor(Nanoseconds(static_cast<int64_t>(random_->Below(static_cast<uint64_t>(backoff.ns)) + 1)));
-    // Those who meet need gaps longer than a ballot takes here, however slow the stores and the disk are.
-    backoff = std::min(backoff * 2, std::max(options_.backoff_max, took * 8));
   }
 }
 

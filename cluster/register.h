@@ -123,6 +123,9 @@ class Register {
   PhasePtr current_;
   bool stopping_ = false;
   uint64_t highest_ = 0;  // ballot counter seen anywhere
+  static constexpr Duration kBackoffMin = Milliseconds(5);
+  Duration backoff_ = kBackoffMin;  // grows with each ballot that met another, until one goes through
+  Instant rest_until_;
   StatePtr decided_;
   Ballot decided_ballot_;
   std::string decided_bytes_;

@@ -5,6 +5,7 @@
 #include "cluster/disk_beats.h"
 #include "cluster/node_acceptor.h"
 #include "tests/cluster/sim_cluster.h"
+#include "tests/sim/seeds.h"
 
 using namespace holdfast;
 using namespace holdfast::cluster;
@@ -231,4 +232,53 @@ TEST_CASE("register: after a second quorum init the former cluster's stores do n
   REQUIRE(cluster.newest() != nullptr);
   CHECK(cluster.newest()->cluster_uuid() == std::string(16, 'w'));
   CHECK(cluster.violation() == "");
+}
+
+namespace {
+
+// Node 3 is cut off, and put out. How much of ten seconds are the leases of the others valid, who need the votes of a disk whose
+// requests take long? comes_back: its next life wants the register too, by the disk and its own vote.
+std::string SlowDisk(uint64_t seed, Duration latency_min, Duration latency_max, bool comes_back, int percent) {
+  World world(seed);
+  SimClusterOptions options;
+  SimCluster cluster(&world, options);
+  if (!cluster.Bring()) return "the cluster did not come up";
+  sim::DiskKnobs& disk = cluster.disk->knobs();
+  disk.latency_min = latency_min;
+  disk.latency_max = latency_max;
+  cluster.network.Cut(NodeId(3), NodeId(1));
+  cluster.network.Cut(NodeId(3), NodeId(2));
+  if (!world.RunUntil([&] { return cluster.evictions > 0; }, Seconds(30))) return "nobody was put out";
+  int valid = 0;
+  for (int i = 0; i < 200; ++i) {
+    world.RunFor(Milliseconds(100));
+    if (comes_back && cluster.life(NodeId(3))->evicted) {
+      cluster.Kill(NodeId(3));
+      cluster.StartNode(NodeId(3));
+    }
+    if (i < 100) continue;
+    bool one = cluster.life(NodeId(1))->engine->picture().quorate, two = cluster.life(NodeId(2))->engine->picture().quorate;
+    valid += one && two;
+  }
+  if (!cluster.violation().empty()) return cluster.violation();
+  return valid >= percent ? "" : "quorate only " + std::to_string(valid) + "% of the time";
+}
+
+}  // namespace
+
+// They had settled the same value again and again, each because of the other's settling, for ever on a busy machine.
+TEST_CASE("register: two who need the disk's votes do not keep each other from them", "[cluster][sim]") {
+  SeedOptions seeds;
+  seeds.count = 20;
+  auto report = RunSeeds(seeds, [](uint64_t seed) { return SlowDisk(seed, Milliseconds(60), Milliseconds(160), false, 99); });
+  INFO(report.ToString());
+  CHECK(report.ok());
+}
+
+TEST_CASE("register: a cut-off node that comes back does not keep the others from the votes of a slow disk", "[cluster][sim]") {
+  SeedOptions seeds;
+  seeds.count = 20;
+  auto report = RunSeeds(seeds, [](uint64_t seed) { return SlowDisk(seed, Milliseconds(80), Milliseconds(220), true, 50); });
+  INFO(report.ToString());
+  CHECK(report.ok());
 }
