@@ -18,6 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SUITES = ["unit", "sim", "system"]
 SKIPPED = 77
 CAMPAIGN = 20  # times the seeds, times the time limit
+slower = 1     # times the time limit: a build with sanitizers
 running = set()
 lock = threading.Lock()
 
@@ -73,7 +74,7 @@ def kill_group(process, number):
 def run_one(test, campaign, logs, scratch):
     result = Result(test["name"], test["in"])
     env = dict(os.environ, **test.get("env", {}))
-    limit = test["timeout"] if test["timeout"] > 0 else None
+    limit = test["timeout"] * slower if test["timeout"] > 0 else None
     if campaign and test["in"] == "sim":
         env["HOLDFAST_CAMPAIGN"] = str(CAMPAIGN)
         limit = limit and limit * CAMPAIGN
@@ -166,12 +167,18 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--slower", type=int, default=1)  # tools/sanitize
+    parser.add_argument("--also", action="append", default=[])  # beside the suites: names begin so
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
+    global slower
+    slower = args.slower
+    suites = args.suite or ([] if args.also else SUITES)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     tests = [t for t in load_tests(args.build)
-             if t["in"] in (args.suite or SUITES) and (not args.names or any(n in t["name"] for n in args.names))]
+             if any(t["name"].startswith(n) for n in args.also)
+             or t["in"] in suites and (not args.names or any(n in t["name"] for n in args.names))]
     if args.list:
         for test in tests:
             print(f"{test['in']:7} {test['name']:28} limit {test['timeout']} s")

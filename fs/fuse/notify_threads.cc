@@ -64,6 +64,7 @@ void NotifyThreads::Work(std::shared_ptr<Shared> shared, int keep_fd) {
     shared->jobs.pop_front();
     hold.unlock();
     job.work();
+    job.work = nullptr;  // captures go here, before the executor hears of the end
     hold.lock();
     if (shared->stop) return;  // the executor may be gone
     job.home->Post(std::move(job.done));
