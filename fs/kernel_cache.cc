@@ -31,21 +31,22 @@ void KernelCache::Tidy(KernelInode inode) {
 
 // ---- requests ---------------------------------------------------------------------------------------------------
 
-KernelCache::DirRequest::DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt)
-    : cache_(cache), dir_(dir), interrupt_(interrupt) {
+KernelCache::DirRequest::DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt, Holds holds)
+    : cache_(cache), dir_(dir), interrupt_(holds == Holds::kPatient ? nullptr : interrupt) {
   Node& node = cache_->Get(dir);
   ++node.dir_requests;
-  if (interrupt_) node.dir_interrupts.push_back(interrupt_);
+  if (interrupt_) cache_->held_[dir].push_back({interrupt_, cache_->clock_.Now(), holds == Holds::kAnother});
   // It may be what the notification waits for; look at once, do not spend the patience.
   if (auto notice = node.names_notice.lock()) cache_->Nudge(*notice);
 }
 
 KernelCache::DirRequest::~DirRequest() {
   if (!cache_) return;
-  if (Node* node = cache_->Find(dir_)) {
-    --node->dir_requests;
-    auto mine = std::find(node->dir_interrupts.begin(), node->dir_interrupts.end(), interrupt_);
-    if (mine != node->dir_interrupts.end()) node->dir_interrupts.erase(mine);
+  if (Node* node = cache_->Find(dir_)) --node->dir_requests;
+  if (auto of = cache_->held_.find(dir_); interrupt_ && of != cache_->held_.end()) {
+    auto mine = std::find_if(of->second.begin(), of->second.end(), [&](const Held& h) { return h.interrupt == interrupt_; });
+    if (mine != of->second.end()) of->second.erase(mine);
+    if (of->second.empty()) cache_->held_.erase(of);
   }
   cache_->Tidy(dir_);
 }
@@ -94,7 +95,7 @@ bool KernelCache::SetIdGiven(KernelInode inode) const {
 }
 
 bool KernelCache::Contended(const Node& dir) const {
-  return dir.contended_ever && clock_.Now() < dir.contended + knobs_.contended_quiet;
+  return clock_.Now() < dir.contended + dir.quiet;
 }
 
 bool KernelCache::KeepName(Node& dir, std::string_view name, bool is_dir) {

@@ -24,7 +24,8 @@ namespace holdfast::fs {
 struct KernelCacheKnobs {
   Duration notify_patience = Milliseconds(10);   // then a notification counts as blocked
   Duration reply_flight = Seconds(1);            // a reply sent this recently may not have been used yet
-  Duration contended_quiet = Seconds(5);         // without epoch: entries get timeout 0 so long after contention
+  Duration contended_quiet = Seconds(5);         // without epoch: entries get timeout 0 so long after contention,
+  Duration contended_quiet_max = Seconds(300);   // twice as long each time
   size_t names_max = 2048;                       // more names in one directory are dropped by epoch
 };
 
@@ -42,11 +43,16 @@ class KernelCache : public KernelHooks {
 
   // ---- requests that hold kernel locks --------------------------------------------------------------------------
   // CREATE, MKDIR, UNLINK, RENAME, LINK, LOOKUP, READDIR(PLUS), SETATTR or FSYNC of a directory: from arrival to reply.
+  enum class Holds : uint8_t {
+    kThis,     // i_rwsem of the directory that it names
+    kAnother,  // maybe another one's too: RMDIR and RENAME of that directory, the LOOKUPs of a rename
+    kPatient,  // READDIR, FSYNC: the caller has no path to begin anew with; never answered ESTALE
+  };
   class DirRequest {
    public:
     DirRequest() = default;
     // interrupt: of the request, if it has one; it lives as long.
-    DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt = nullptr);
+    DirRequest(KernelCache* cache, KernelInode dir, Interrupt* interrupt = nullptr, Holds holds = Holds::kThis);
     DirRequest(DirRequest&& o) noexcept
         : cache_(std::exchange(o.cache_, nullptr)), dir_(o.dir_), interrupt_(o.interrupt_) {}
     DirRequest& operator=(DirRequest&&) = delete;
@@ -71,6 +77,12 @@ class KernelCache : public KernelHooks {
     KernelInode inode_ = 0;
     uint64_t id_ = 0;
   };
+  // Without the epoch: are names of that directory being dropped, and somebody was answered ESTALE for it? Each name needs
+  // i_rwsem, and one ESTALE is all that a caller can bear: whoever walks there again is held back until they are gone.
+  bool Hurts(KernelInode dir) const {
+    auto it = nodes_.find(dir);
+    return it != nodes_.end() && it->second.stale_drop;
+  }
   // Rule 2: after two rounds new page READs are held back. Returns at once when the gate is open.
   Task<void> ReadGate(KernelInode inode);
 
@@ -154,17 +166,17 @@ class KernelCache : public KernelHooks {
     bool pages = false;
     bool gate_closed = false;
     bool names_overflow = false;
+    bool stale_drop = false;
     uint64_t page_events = 0;  // page requests that arrived or were answered
     std::map<uint64_t, Pages> page_requests;
     std::unordered_map<std::string, bool> names;  // -> is a directory
     size_t dir_requests = 0;
-    std::vector<Interrupt*> dir_interrupts;  // of those that have one
     Instant revalidated;  // last reply of an entry timeout for a child that the kernel already knew
     bool revalidated_ever = false;
     Instant plus;  // last READDIRPLUS reply with entry timeouts
     bool plus_ever = false;
     Instant contended;
-    bool contended_ever = false;
+    Duration quiet{};  // from then on; none: never contended
     WaitList gate;
     std::weak_ptr<Notice> names_notice;  // DropEntries under way: an arriving DirRequest may block it
     size_t drops = 0;                    // DropKernel coroutines that use this node
@@ -185,7 +197,9 @@ class KernelCache : public KernelHooks {
   Task<Status> DropAttr(KernelInode inode);
   Task<Status> DropNames(KernelInode inode, Resource resource);
   Task<void> AwaitListing(KernelInode inode, std::shared_ptr<Notice> notice);
-  void AnswerStale(Node& dir, Resource resource);
+  void AnswerStale(KernelInode inode, Resource resource, bool long_blocked);
+  void Contend(Node& dir);
+  Task<void> DropEarly(KernelInode inode);
   Task<bool> Await(std::shared_ptr<Notice> notice, Duration patience);
   std::shared_ptr<Notice> Start(Task<Status> call);
   std::shared_ptr<Notice> NotifyInode(KernelInode inode, int64_t offset, int64_t length);
@@ -197,6 +211,13 @@ class KernelCache : public KernelHooks {
   Clock& clock_;
   KernelCacheKnobs knobs_;
   std::unordered_map<KernelInode, Node> nodes_;
+  // What may be answered ESTALE, by the directory that it names.
+  struct Held {
+    Interrupt* interrupt = nullptr;
+    Instant since;
+    bool another = false;
+  };
+  std::map<KernelInode, std::vector<Held>> held_;
   InodeNo root_;
   std::unordered_map<uint64_t, KernelInode> by_block_;
   std::function<void(KernelInode, bool)> known_;

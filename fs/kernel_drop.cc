@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr int kOpenRounds = 2;  // then new page READs are held back
+constexpr int kLongPatience = 10;  // times the patience with a notification
 
 // The parts of the file that no page request covers. A request's pages are locked and not up to date: nothing to drop,
 // and the kernel would wait for them. Ends are rounded outwards to pages.
@@ -168,7 +169,8 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
   counters_.entry_drops += drops.size();
   auto notice = Start(kernel_.DropEntries(inode, std::move(drops)));
   node.names_notice = notice;
-  for (int wait = 0; !notice->done; ++wait) {
+  Instant begun = clock_.Now();
+  while (!notice->done) {
     bool done = co_await Await(notice, knobs_.notify_patience);
     if (done) break;
     if (HF_MUTANT(kAwaitNamesForEver)) continue;
@@ -181,11 +183,11 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
     }
     // The VFS repeats a request that fails with ESTALE once, from the path; meanwhile i_rwsem is free. Until the
     // directory has been quiet its entries go out with timeout 0, so that there is no second time.
-    Node& now = Get(inode);
-    now.contended = clock_.Now();
-    now.contended_ever = true;
-    AnswerStale(now, resource);
+    Contend(Get(inode));
+    Get(inode).stale_drop = true;
+    AnswerStale(inode, resource, clock_.Now() >= begun + knobs_.notify_patience * kLongPatience);
   }
+  Get(inode).stale_drop = false;
   co_return notice->status;
 }
 
@@ -200,32 +202,68 @@ Task<void> KernelCache::AwaitListing(KernelInode inode, std::shared_ptr<Notice> 
   }
 }
 
-// Every request that may hold the directory's i_rwsem, whatever it waits for: a rename may have it and wait for the rename
-// lock, which another mount's rename has that waits for this directory. If no request names the directory, a rename holds
-// i_rwsem of both its directories and looks a name up in the other one.
-void KernelCache::AnswerStale(Node& dir, Resource resource) {
-  std::vector<Interrupt*> all = dir.dir_interrupts;
+// From the first contention on names of the directory go out with timeout 0 for a while, twice as long each time.
+void KernelCache::Contend(Node& dir) {
+  if (Contended(dir)) return;
+  dir.contended = clock_.Now();
+  dir.quiet = std::min(std::max(dir.quiet * 2, knobs_.contended_quiet), knobs_.contended_quiet_max);
+}
+
+// Requests that may hold the directory's i_rwsem, whatever they wait for: a rename may have it and wait for the rename
+// lock, which another mount's rename has that waits for this directory. Those that name it; when the notification has been
+// blocked for long also those that may hold it without naming it, if they too have waited for long: whoever is answered
+// without need has spent the one repetition that it has. READDIR and FSYNC are never answered so, their callers have no path:
+// they pass while the names are dropped (LockDirectory, Fsync).
+void KernelCache::AnswerStale(KernelInode inode, Resource resource, bool long_blocked) {
   if (HF_MUTANT(kStaleByLockOnly)) {
     counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
     return;
   }
-  if (dir.dir_requests == 0) {
-    std::vector<KernelInode> inodes;
-    for (auto& [inode, node] : nodes_) {
-      if (!node.dir_interrupts.empty()) inodes.push_back(inode);
-    }
-    std::sort(inodes.begin(), inodes.end());
-    for (KernelInode inode : inodes) {
-      const auto& more = nodes_[inode].dir_interrupts;
-      all.insert(all.end(), more.begin(), more.end());
+  std::vector<Interrupt*> all;
+  Instant long_ago = clock_.Now() - knobs_.notify_patience * kLongPatience;
+  for (auto& [named, held] : held_) {
+    for (const Held& h : held) {
+      bool may_hold = named == inode || (long_blocked && h.another && h.since <= long_ago);
+      if (may_hold && !h.interrupt->raised()) all.push_back(h.interrupt);
     }
   }
+  // Its repetition must not meet the same with the other directory of a rename.
+  std::vector<KernelInode> others;
+  for (auto& [named, held] : held_) {
+    bool ours = std::any_of(held.begin(), held.end(),
+                            [&](const Held& h) { return std::find(all.begin(), all.end(), h.interrupt) != all.end(); });
+    if (ours && named != inode) others.push_back(named);
+  }
+  for (KernelInode other : others) scope_.Spawn(DropEarly(other));
   for (Interrupt* interrupt : all) {
-    if (interrupt->raised()) continue;
+    if (interrupt->raised()) continue;  // a rename stands there twice
     ++counters_.estale;
     interrupt->RaiseStale();
   }
-  if (dir.dir_interrupts.size() < dir.dir_requests) counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
+  auto of = held_.find(inode);
+  if ((of == held_.end() ? 0 : of->second.size()) < Get(inode).dir_requests) {
+    counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
+  }
+}
+
+// The names of a directory that will be contended are dropped before somebody asks for its lock. They stay in the books
+// until they are: a letting go meanwhile drops them too.
+Task<void> KernelCache::DropEarly(KernelInode inode) {
+  Contend(Get(inode));
+  std::vector<KernelEntryDrop> drops;
+  for (auto& [name, is_dir] : Get(inode).names) drops.push_back({name, is_dir});
+  if (drops.empty()) co_return;
+  std::sort(drops.begin(), drops.end(), [](auto& a, auto& b) { return a.name < b.name; });
+  counters_.entry_drops += drops.size();
+  ++Get(inode).drops;
+  auto notice = Start(kernel_.DropEntries(inode, drops));
+  while (!notice->done) co_await Await(notice, knobs_.notify_patience);
+  Node& node = Get(inode);
+  if (notice->status.ok() && Contended(node)) {
+    for (const KernelEntryDrop& drop : drops) node.names.erase(drop.name);
+  }
+  --node.drops;
+  Tidy(inode);
 }
 
 }  // namespace holdfast::fs

@@ -81,6 +81,10 @@ void KernelRequests::ReplyEntry(KernelReply& reply, KernelInode parent, const st
 
 Task<void> KernelRequests::DoLookup(KernelReplyPtr reply, DirRequest, KernelInode parent, std::string name) {
   auto entry = co_await vfs().Lookup(parent, name, reply->interrupt());
+  if (entry.ok() && entry->found()) {
+    // A path is walked again from its beginning after ESTALE: here it has not yet taken that directory's i_rwsem.
+    while (cache().Hurts(entry->attr.node) && !Raised(reply->interrupt())) co_await SleepFor(Milliseconds(1));
+  }
   if (Suspended()) {
     bool valid = co_await AwaitLease(reply->interrupt());
     if (!valid) entry = Errc::kInterrupted;
@@ -189,7 +193,7 @@ Task<void> KernelRequests::DoReadLink(KernelReplyPtr reply, KernelInode inode) {
 
 void KernelRequests::Lookup(KernelReplyPtr reply, KernelInode parent, std::string name) {
   if (Refused(*reply)) return;
-  DirRequest request(&cache(), parent, reply->interrupt());
+  DirRequest request(&cache(), parent, reply->interrupt(), Holds::kAnother);
   Detach(DoLookup(std::move(reply), std::move(request), parent, std::move(name)));
 }
 
@@ -224,14 +228,15 @@ void KernelRequests::Link(KernelReplyPtr reply, KernelInode inode, KernelInode p
 
 void KernelRequests::Remove(KernelReplyPtr reply, KernelInode parent, std::string name, bool directory) {
   if (Refused(*reply)) return;
-  DirRequest request(&cache(), parent, reply->interrupt());
+  DirRequest request(&cache(), parent, reply->interrupt(), directory ? Holds::kAnother : Holds::kThis);
   Detach(DoRemove(std::move(reply), std::move(request), parent, std::move(name), directory));
 }
 
 void KernelRequests::Rename(KernelReplyPtr reply, KernelInode parent, std::string name, KernelInode new_parent,
                             std::string new_name, uint32_t flags) {
   if (Refused(*reply)) return;
-  DirRequest from(&cache(), parent, reply->interrupt()), to(&cache(), new_parent, reply->interrupt());
+  DirRequest from(&cache(), parent, reply->interrupt(), Holds::kAnother);
+  DirRequest to(&cache(), new_parent, reply->interrupt(), Holds::kAnother);
   Detach(DoRename(std::move(reply), std::move(from), std::move(to), parent, std::move(name),
                   new_parent, std::move(new_name), flags));
 }
@@ -306,13 +311,13 @@ void KernelRequests::Set(KernelReplyPtr reply, KernelInode inode, SetAttr set) {
 
 void KernelRequests::ReadDir(KernelReplyPtr reply, KernelInode dir, size_t size, uint64_t cookie, bool plus) {
   if (Refused(*reply)) return;
-  DirRequest request(&cache(), dir, reply->interrupt());
+  DirRequest request(&cache(), dir, reply->interrupt(), Holds::kPatient);
   Detach(DoReadDir(std::move(reply), std::move(request), dir, size, cookie, plus));
 }
 
 void KernelRequests::Fsync(KernelReplyPtr reply, KernelInode inode, bool data_only) {
   if (Refused(*reply)) return;
-  DirRequest request(&cache(), inode, reply->interrupt());
+  DirRequest request(&cache(), inode, reply->interrupt(), Holds::kPatient);
   Detach(DoFsync(std::move(reply), std::move(request), inode, data_only));
 }
 

@@ -183,6 +183,7 @@ class KernelRequests {
 
  private:
   using DirRequest = KernelCache::DirRequest;
+  using Holds = KernelCache::Holds;
   using PageRequest = KernelCache::PageRequest;
 
   bool Refused(KernelReply& reply);

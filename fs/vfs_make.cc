@@ -10,8 +10,12 @@
 
 namespace holdfast::fs {
 
-Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt) {
-  auto locked = co_await core->Lock(node, mode, Interruptible(interrupt));
+Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt, bool renames) {
+  LockOptions options = Interruptible(interrupt);
+  // The request holds i_rwsem, which dropping the names waits for (rule 1): what is held while they are dropped suffices, and
+  // the kernel keeps no name that it is given then. But a rename moves one that it has.
+  options.page_io = !renames;
+  auto locked = co_await core->Lock(node, mode, options);
   if (!locked.ok()) co_return locked.error();
   if (!(*locked)->directory()) co_return Errc::kNotDirectory;
   if (mode == LockMode::kEx && (*locked)->core.nlink == 0) co_return Errc::kNotFound;

@@ -20,7 +20,8 @@ struct NewInode {
 Task<Result<Entry>> MakeInode(VfsCore* core, LockedInode* parent, const std::string* name, NewInode spec);
 
 // The living directory behind a node id. Errors: kNotDirectory, kStale; kNotFound when it was removed and mode is EX.
-Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt);
+Task<Result<LockedInode>> LockDirectory(VfsCore* core, KernelInode node, LockMode mode, Interrupt* interrupt,
+                                        bool renames = false);
 
 // A name in a locked directory.
 struct FoundName {

@@ -52,7 +52,7 @@ struct Parents {
 
 Task<Status> LockParents(VfsCore* core, const Request* r, Parents* p) {
   if (r->parent == r->new_parent) {
-    auto only = co_await LockDirectory(core, r->parent, LockMode::kEx, r->interrupt);
+    auto only = co_await LockDirectory(core, r->parent, LockMode::kEx, r->interrupt, true);
     if (!only.ok()) co_return only.error();
     p->from = std::move(*only);
     co_return Status();
@@ -69,9 +69,9 @@ Task<Status> LockParents(VfsCore* core, const Request* r, Parents* p) {
   InodeNo from = p->above_from.front(), to = p->above_to.front();
   bool to_first = Contains(p->above_from, to) || (!Contains(p->above_to, from) && to < from);
   KernelInode upper = to_first ? r->new_parent : r->parent, lower = to_first ? r->parent : r->new_parent;
-  auto first = co_await LockDirectory(core, upper, LockMode::kEx, r->interrupt);
+  auto first = co_await LockDirectory(core, upper, LockMode::kEx, r->interrupt, true);
   if (!first.ok()) co_return first.error();
-  auto second = co_await LockDirectory(core, lower, LockMode::kEx, r->interrupt);
+  auto second = co_await LockDirectory(core, lower, LockMode::kEx, r->interrupt, true);
   if (!second.ok()) co_return second.error();
   p->from = std::move(to_first ? *second : *first);
   p->to = std::move(to_first ? *first : *second);

@@ -12,11 +12,14 @@ Task<Status> Vfs::Fsync(KernelInode node, bool data_only, Interrupt* interrupt) 
   (void)data_only;  // sizes and extents are metadata of every record; times cost nothing more
   VfsCore* core = core_.get();
   if (HF_MUTANT(kFsyncOwnOnly) && core->table.Peek(node == kRootNode ? core->root() : InodeNo(node & kInodeMask)) == nullptr) co_return Status();
-  auto locked = co_await core->Lock(node, LockMode::kPr, Interruptible(interrupt));
+  // FSYNC of a directory holds its i_rwsem, which dropping its names waits for (rule 1): let in meanwhile.
+  LockOptions options = Interruptible(interrupt);
+  options.page_io = true;
+  auto locked = co_await core->Lock(node, LockMode::kPr, options);
   if (!locked.ok()) co_return locked.error();
   if ((*locked)->data.dirty() || (*locked)->dirty_core) {
     locked->Release();
-    auto alone = co_await core->Lock(node, LockMode::kEx, Interruptible(interrupt));
+    auto alone = co_await core->Lock(node, LockMode::kEx, options);
     if (!alone.ok()) co_return alone.error();
     auto written = co_await core->WriteBack(&**alone);
     if (!written.ok()) co_return written;
