@@ -197,7 +197,7 @@ class KernelCache : public KernelHooks {
   Task<Status> DropAttr(KernelInode inode);
   Task<Status> DropNames(KernelInode inode, Resource resource);
   Task<void> AwaitListing(KernelInode inode, std::shared_ptr<Notice> notice);
-  void AnswerStale(KernelInode inode, Resource resource, bool long_blocked);
+  void AnswerStale(KernelInode inode, Resource resource, Instant begun);
   void Contend(Node& dir);
   Task<void> DropEarly(KernelInode inode);
   Task<bool> Await(std::shared_ptr<Notice> notice, Duration patience);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr int kOpenRounds = 2;  // then new page READs are held back
-constexpr int kLongPatience = 10;  // times the patience with a notification
+constexpr int kLongPatience = 100;  // times the patience with a notification
 
 // The parts of the file that no page request covers. A request's pages are locked and not up to date: nothing to drop,
 // and the kernel would wait for them. Ends are rounded outwards to pages.
@@ -185,7 +185,7 @@ Task<Status> KernelCache::DropNames(KernelInode inode, Resource resource) {
     // directory has been quiet its entries go out with timeout 0, so that there is no second time.
     Contend(Get(inode));
     Get(inode).stale_drop = true;
-    AnswerStale(inode, resource, clock_.Now() >= begun + knobs_.notify_patience * kLongPatience);
+    AnswerStale(inode, resource, begun);
   }
   Get(inode).stale_drop = false;
   co_return notice->status;
@@ -211,19 +211,20 @@ void KernelCache::Contend(Node& dir) {
 
 // Requests that may hold the directory's i_rwsem, whatever they wait for: a rename may have it and wait for the rename
 // lock, which another mount's rename has that waits for this directory. Those that name it; when the notification has been
-// blocked for long also those that may hold it without naming it, if they too have waited for long: whoever is answered
-// without need has spent the one repetition that it has. READDIR and FSYNC are never answered so, their callers have no path:
-// they pass while the names are dropped (LockDirectory, Fsync).
-void KernelCache::AnswerStale(KernelInode inode, Resource resource, bool long_blocked) {
+// blocked for long (not merely late on a busy machine) also those that may hold it without naming it, if they came before it or
+// hardly later: whoever is answered without need has spent the one repetition that it has. READDIR and FSYNC are never
+// answered so, their callers have no path: they pass while the names are dropped (LockDirectory, Fsync).
+void KernelCache::AnswerStale(KernelInode inode, Resource resource, Instant begun) {
   if (HF_MUTANT(kStaleByLockOnly)) {
     counters_.estale += locks_.AbortWaiters(resource, Errc::kStale);
     return;
   }
   std::vector<Interrupt*> all;
-  Instant long_ago = clock_.Now() - knobs_.notify_patience * kLongPatience;
+  bool long_blocked = clock_.Now() >= begun + knobs_.notify_patience * kLongPatience;
+  Instant before = begun + knobs_.notify_patience * 10;
   for (auto& [named, held] : held_) {
     for (const Held& h : held) {
-      bool may_hold = named == inode || (long_blocked && h.another && h.since <= long_ago);
+      bool may_hold = named == inode || (long_blocked && h.another && h.since <= before);
       if (may_hold && !h.interrupt->raised()) all.push_back(h.interrupt);
     }
   }
