@@ -133,6 +133,7 @@ Task<Status> Checker::LoadJournals() {
       Add(std::move(note));
     }
     if (log->header.state == fs::JournalState::kClean) continue;
+    if (!log->hole.empty()) Error("journal-hole", log->hole, geometry_.JournalStart(MountNo(j)).v);
     report_.dirty_journals.push_back(j);
     for (auto& [block, image] : log->newest) {
       auto& slot = overlay_[block];

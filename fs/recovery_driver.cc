@@ -126,6 +126,7 @@ Task<void> RecoveryDriver::Run() {
   while (!stopped_) {
     again_ = false;
     bool retry = false;
+    std::string failed;  // what status shows until the next try
     std::vector<dlm::Victim> victims = view_.victims;
     for (const dlm::Victim& victim : victims) {
       if (stopped_ || victim.replayed || !Owed(victim.id) || others_.contains(victim.id)) continue;
@@ -137,8 +138,10 @@ Task<void> RecoveryDriver::Run() {
       if (buried.ok() || stopped_) continue;
       HF_LOG(LogLevel::kWarn, "recovery", "again", {{"victim", victim.id}, {"error", buried.error().ToString()}});
       retry = true;
+      failed = "burying " + Text(victim) + " failed, is tried again: " + buried.error().message;
     }
     if (stopped_ || (!again_ && !retry)) break;
+    if (retry) Step(failed);
     if (!again_) co_await SleepFor(kRetry);
   }
   running_ = false;

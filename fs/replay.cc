@@ -16,6 +16,7 @@ namespace {
 constexpr uint32_t kWindowBlocks = 256;
 constexpr int kTornReads = 5;                     // of a block that a survivor may be writing
 constexpr Duration kTornWait = Milliseconds(20);
+constexpr uint32_t kHoleBlocks = 4096;            // so far behind the last good record another is looked for (16 MiB)
 constexpr uint64_t kSequenceJump = 1000;          // past whatever may lie torn in the log
 
 // The log read through a window; positions wrap.
@@ -93,6 +94,35 @@ bool TakeRecord(const Geometry& geometry, const LogReader& reader, uint64_t posi
   return true;
 }
 
+// A later record than the one expected, by the same owner or by a later life of the journal.
+bool IsLater(const DiskLogName& name, const JournalHeader& header, uint64_t sequence) {
+  if (name.journal != header.journal.v) return false;
+  if (name.life != header.life) return name.life > header.life;
+  return SameName(name, header, name.sequence) && name.sequence > sequence;
+}
+
+// Looks behind the last good record for what a crash cannot have left there. "" or what it found.
+Task<Result<std::string>> FindHole(LogReader* reader, const Geometry* geometry, const LogContents* log, uint64_t used) {
+  AlignedBuffer buffer(kBlockSize);
+  auto block = std::as_const(buffer).span();
+  uint64_t limit = std::min<uint64_t>(reader->blocks() - used, kHoleBlocks);
+  for (uint64_t i = 0; i < limit; ++i) {
+    uint64_t position = log->end_position + i;
+    HF_CO_TRY(co_await reader->Read(position, buffer.span()));
+    if (!CheckBlock(block, reader->NumberOf(position), BlockType::kNone, geometry->uuid).ok()) continue;
+    auto type = static_cast<BlockType>(uint16_t{HeaderOf(block).type});
+    bool descriptor = type == BlockType::kLogDescriptor;
+    if (!descriptor && type != BlockType::kLogCommit) continue;
+    const DiskLogName& name = descriptor ? As<DiskLogDescriptor>(block).name : As<DiskLogCommit>(block).name;
+    if (!IsLater(name, log->header, log->next_sequence)) continue;
+    HF_PROBE("replay: a hole in the log");
+    co_return "journal " + std::to_string(log->header.journal.v) + ": record " + std::to_string(log->next_sequence) + " (block " +
+        std::to_string(reader->NumberOf(log->end_position).v) + ") is damaged, but record " + std::to_string(uint64_t{name.sequence}) +
+        (name.life != log->header.life ? " of a later life" : "") + " stands behind it (block " + std::to_string(reader->NumberOf(position).v) + ")";
+  }
+  co_return std::string();
+}
+
 }  // namespace
 
 Task<Result<LogContents>> ReadLog(BlockDevice& device, Geometry geometry, MountNo journal) {
@@ -104,9 +134,9 @@ Task<Result<LogContents>> ReadLog(BlockDevice& device, Geometry geometry, MountN
   log.end_position = header->tail_position;
   if (header->state == JournalState::kClean) co_return std::move(log);
   LogReader reader(device, geometry, journal);
-  uint64_t position = header->tail_position;
+  uint64_t position = header->tail_position, used = 0;
   AlignedBuffer head(kBlockSize);
-  for (uint64_t used = 0; used < reader.blocks();) {
+  while (used < reader.blocks()) {
     HF_CO_TRY(co_await reader.Read(position, head.span()));
     const auto& first = As<DiskLogDescriptor>(std::as_const(head).span());
     if (!CheckBlock(std::as_const(head).span(), reader.NumberOf(position), BlockType::kLogDescriptor, geometry.uuid).ok()) break;
@@ -124,6 +154,9 @@ Task<Result<LogContents>> ReadLog(BlockDevice& device, Geometry geometry, MountN
     ++log.next_sequence;
   }
   log.end_position = static_cast<uint32_t>(position);
+  auto hole = co_await FindHole(&reader, &geometry, &log, used);
+  if (!hole.ok()) co_return hole.error();
+  log.hole = std::move(*hole);
   co_return std::move(log);
 }
 
@@ -149,10 +182,13 @@ bool ValidImageTarget(const Geometry& geometry, uint64_t block) {
 
 }  // namespace
 
-Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry, MountNo journal, FrozenPredicate frozen) {
+Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry, MountNo journal, FrozenPredicate frozen, Hole hole) {
   auto log = co_await ReadLog(device, geometry, journal);
   if (!log.ok()) co_return log.error();
+  if (!log->hole.empty() && hole == Hole::kRefuse)
+    co_return Error(Errc::kCorrupt, log->hole + "; 'fsck.holdfast -y' on the unmounted volume gives up what is behind the damage");
   ReplayReport report;
+  report.hole = log->hole;
   report.owner = log->header.owner;
   report.records = log->records;
   report.images = log->images;

@@ -5,6 +5,7 @@
 //   validate -> newest image of each block, without those that a later record forgot -> images of frozen resources
 //   whose block in place is older or damaged are written -> flush -> header clean, life + 1, sequences jump
 //
+// A log with a hole is refused (Hole).
 // INVARIANT: with survivors, only blocks of resources that the lock manager reports frozen are touched: a lock that was
 // handed over proves that its blocks are in place, and a living owner may be writing them now.
 // Orphans and claims stay behind in a clean journal; Allocator::ReturnClaims and the orphan list adopt them.
@@ -14,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/block_device.h"
@@ -40,6 +42,9 @@ struct LogContents {
   uint64_t forgotten = 0;
   uint64_t next_sequence = 0;
   uint32_t end_position = 0;
+  // Not empty: the log does not end where the records end. Later ones of the same owner stand behind a place that is damaged, or
+  // the header is older than the log. A crash alone never leaves that: a record is begun when the one before it is durable.
+  std::string hole;
 };
 // Reads the log of a dirty journal (of a clean one: no records). Errors: kCorrupt (header), device errors.
 Task<Result<LogContents>> ReadLog(BlockDevice& device, Geometry geometry, MountNo journal);
@@ -49,11 +54,19 @@ struct ReplayReport {
   bool was_clean = false;
   uint64_t records = 0, images = 0;
   uint64_t applied = 0, newer = 0, not_frozen = 0, forgotten = 0;
+  std::string hole;  // given up: what stood behind it in the log
+};
+
+// What to do about a hole in the log: behind it stand changes that somebody was told are safe.
+enum class Hole : uint8_t {
+  kRefuse,  // kCorrupt, nothing is written: only a human may give them up
+  kGiveUp,  // replay what comes before it (fsck -y)
 };
 
 // Asked once per resource. nullptr: nobody survived (cold start, nolock, fsck): versions alone decide.
 using FrozenPredicate = std::function<Task<Result<bool>>(Resource)>;
 
-Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry, MountNo journal, FrozenPredicate frozen);
+Task<Result<ReplayReport>> ReplayJournal(BlockDevice& device, Geometry geometry, MountNo journal, FrozenPredicate frozen,
+                                         Hole hole = Hole::kRefuse);
 
 }  // namespace holdfast::fs

@@ -58,22 +58,33 @@ Task<Result<Outcome>> Check(io::Reactor* reactor, Pool* pool, Options options) {
     co_return Error(Errc::kBusy, device.info().name + ": " + *user + "; a volume in use cannot be checked (-n -f looks at it all the same)");
   auto super = co_await fs::ReadSuperblock(device);
   if (!super.ok()) co_return super.error();
+  bool holes = false;
   if (!options.no) {
     for (uint32_t j = 0; j < super->geometry.journal_count; ++j) {
       auto header = co_await fs::ReadJournalHeader(device, super->geometry, MountNo(j));
       if (!header.ok() || header->state == fs::JournalState::kClean) continue;
-      auto replayed = co_await fs::ReplayJournal(device, super->geometry, MountNo(j), nullptr);
+      auto replayed = co_await fs::ReplayJournal(device, super->geometry, MountNo(j), nullptr, options.yes ? fs::Hole::kGiveUp : fs::Hole::kRefuse);
+      // A hole in its log: the check below reports it, and nothing is repaired around a journal that is still owed.
+      if (replayed.code() == Errc::kCorrupt) {
+        holes = true;
+        continue;
+      }
       if (!replayed.ok()) co_return replayed.error();
       outcome.replayed.emplace_back(j, *replayed);
     }
   }
   fs::CheckOptions check;
-  check.repair_safe = options.preen || options.yes;
+  check.repair_safe = (options.preen || options.yes) && !holes;
   check.repair_all = options.yes;
   if (!options.json && isatty(STDERR_FILENO)) check.progress = ProgressBar(&reactor->clock());
   auto report = co_await fs::CheckVolume(device, std::move(check));
   if (!report.ok()) co_return report.error();
   outcome.report = std::move(*report);
+  for (const auto& [journal, replay] : outcome.replayed) {
+    if (replay.hole.empty()) continue;
+    ++outcome.report.errors;
+    ++outcome.report.repaired;
+  }
   co_await device.Close();
   co_return std::move(outcome);
 }
@@ -86,9 +97,11 @@ int ExitOf(const Outcome& outcome) {
 void PrintText(const Options& options, const Outcome& outcome) {
   const fs::CheckReport& r = outcome.report;
   if (!outcome.in_use.empty()) std::printf("warning: the volume is in use (%s): findings may be of the moment\n", outcome.in_use.c_str());
-  for (auto& [journal, replay] : outcome.replayed)
+  for (auto& [journal, replay] : outcome.replayed) {
     std::printf("journal %u: replayed, %llu records, %llu blocks written\n", journal, static_cast<unsigned long long>(replay.records),
                 static_cast<unsigned long long>(replay.applied));
+    if (!replay.hole.empty()) std::printf("ERROR: %s (given up)\n", replay.hole.c_str());
+  }
   for (uint32_t journal : r.dirty_journals) std::printf("journal %u: dirty; checked as if it had been replayed\n", journal);
   for (const fs::Finding& f : r.findings) {
     const char* end = f.repaired ? " (repaired)" : "";
@@ -125,7 +138,7 @@ void PrintJson(const Options& options, const Outcome& outcome, int code) {
   out["dirty_journals"] = r.dirty_journals;
   out["replayed"] = nlohmann::json::array();
   for (auto& [journal, replay] : outcome.replayed)
-    out["replayed"].push_back({{"journal", journal}, {"records", replay.records}, {"blocks", replay.applied}});
+    out["replayed"].push_back({{"journal", journal}, {"records", replay.records}, {"blocks", replay.applied}, {"given_up", replay.hole}});
   out["findings"] = nlohmann::json::array();
   for (const fs::Finding& f : r.findings)
     out["findings"].push_back({{"level", f.level == fs::Finding::Level::kNote ? "note" : "error"}, {"code", f.code}, {"text", f.text},

@@ -155,6 +155,98 @@ TEST_CASE("journal: a commit of nothing leaves no gap in the log", "[fs][journal
   CHECK(v.world.Run(p, rig->Stop()).ok());
 }
 
+Task<Status> PutAndCommit(StorageRig* rig, Toys* toys, uint32_t cell) {
+  auto put = co_await toys->Put(cell, 4711, 3);
+  if (!put.ok()) co_return put.error();
+  auto done = co_await rig->journal->Commit();
+  co_return done;
+}
+
+TEST_CASE("journal: a damaged record with others behind it is no end of the log", "[fs][journal][unit]") {
+  Volume v(8);
+  sim::SimExecutor& p = v.world.Start(NodeId(1));
+  auto session = v.disk.Open(p);
+  auto rig = std::make_unique<StorageRig>(session.get());
+  REQUIRE(v.world.Run(p, rig->Start(true)).ok());
+  auto toys = std::make_unique<Toys>(rig.get());
+  REQUIRE(v.world.Run(p, toys->CreateIndex()).ok());
+  REQUIRE(v.world.Run(p, PutAndCommit(rig.get(), toys.get(), 1)).ok());
+  const fs::Geometry& geometry = rig->super.geometry;
+  auto before = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(before.ok());
+  CHECK(before->hole.empty());
+  REQUIRE(v.world.Run(p, PutAndCommit(rig.get(), toys.get(), 2)).ok());
+  REQUIRE(v.world.Run(p, PutAndCommit(rig.get(), toys.get(), 3)).ok());
+
+  uint32_t into = GENERATE(0, 1);  // its descriptor, its first image
+  BlockNo at(geometry.JournalStart(MountNo(0)).v + kJournalLogIndex + before->end_position + into);
+  AlignedBuffer rot(kBlockSize);
+  REQUIRE(v.world.Run(p, session->Write(at.v * kBlockSize, std::as_const(rot).span(), WriteFlags::kFua)).ok());
+  auto log = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(log.ok());
+  CHECK(log->records == before->records);
+  CHECK(log->hole.find("record " + std::to_string(before->next_sequence) + " ") != std::string::npos);
+  CHECK(v.world.Run(p, ReplayJournal(*session, geometry, MountNo(0), nullptr)).code() == Errc::kCorrupt);
+  auto header = v.world.Run(p, ReadJournalHeader(*session, geometry, MountNo(0)));
+  REQUIRE(header.ok());
+  CHECK(header->state == JournalState::kDirty);  // refused: still owed
+  auto given_up = v.world.Run(p, ReplayJournal(*session, geometry, MountNo(0), nullptr, Hole::kGiveUp));
+  REQUIRE(given_up.ok());
+  CHECK(given_up->records == before->records);
+  CHECK(!given_up->hole.empty());
+  auto after = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(after.ok());
+  CHECK(after->hole.empty());
+  v.world.Abandon(std::move(toys));
+  v.world.Abandon(std::move(rig));
+}
+
+TEST_CASE("journal: a damaged last record is the end of the log, as after a crash", "[fs][journal][unit]") {
+  Volume v(9);
+  sim::SimExecutor& p = v.world.Start(NodeId(1));
+  auto session = v.disk.Open(p);
+  auto rig = std::make_unique<StorageRig>(session.get());
+  REQUIRE(v.world.Run(p, rig->Start(true)).ok());
+  auto toys = std::make_unique<Toys>(rig.get());
+  REQUIRE(v.world.Run(p, toys->CreateIndex()).ok());
+  REQUIRE(v.world.Run(p, PutAndCommit(rig.get(), toys.get(), 1)).ok());
+  const fs::Geometry& geometry = rig->super.geometry;
+  auto before = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(before.ok());
+  REQUIRE(v.world.Run(p, PutAndCommit(rig.get(), toys.get(), 2)).ok());
+  BlockNo at(geometry.JournalStart(MountNo(0)).v + kJournalLogIndex + before->end_position);
+  AlignedBuffer rot(kBlockSize);
+  REQUIRE(v.world.Run(p, session->Write(at.v * kBlockSize, std::as_const(rot).span(), WriteFlags::kFua)).ok());
+  auto log = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(log.ok());
+  CHECK(log->hole.empty());
+  CHECK(log->records == before->records);
+  v.world.Abandon(std::move(toys));
+  v.world.Abandon(std::move(rig));
+}
+
+TEST_CASE("journal: a header older than the log is found", "[fs][journal][unit]") {
+  Volume v(10);
+  sim::SimExecutor& p = v.world.Start(NodeId(1));
+  auto session = v.disk.Open(p);
+  auto rig = std::make_unique<StorageRig>(session.get());
+  REQUIRE(v.world.Run(p, rig->Start(true)).ok());
+  const fs::Geometry& geometry = rig->super.geometry;
+  AlignedBuffer headers(2 * kBlockSize);
+  uint64_t place = geometry.JournalStart(MountNo(0)).v * kBlockSize;
+  REQUIRE(v.world.Run(p, session->Read(place, headers.span())).ok());
+  auto toys = std::make_unique<Toys>(rig.get());
+  REQUIRE(v.world.Run(p, SomeWork(rig.get(), toys.get(), &v.world.random(), 1500)).ok());
+  REQUIRE(rig->journal->counters().log_blocks > rig->journal->log_blocks());  // the log was overwritten
+  CHECK(v.world.Run(p, ReadLog(*session, geometry, MountNo(0)))->hole.empty());
+  REQUIRE(v.world.Run(p, session->Write(place, std::as_const(headers).span(), WriteFlags::kFua)).ok());
+  auto log = v.world.Run(p, ReadLog(*session, geometry, MountNo(0)));
+  REQUIRE(log.ok());
+  CHECK(!log->hole.empty());
+  v.world.Abandon(std::move(toys));
+  v.world.Abandon(std::move(rig));
+}
+
 TEST_CASE("journal: a full log makes room by itself", "[fs][journal][unit]") {
   Volume v(4);
   sim::SimExecutor& p = v.world.Start(NodeId(1));
