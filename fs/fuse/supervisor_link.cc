@@ -1,6 +1,8 @@
 #include "fs/fuse/supervisor_link.h"
 
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <spawn.h>
@@ -17,11 +19,33 @@
 extern char** environ;
 
 namespace holdfast::fs::fuse {
+namespace {
+
+std::atomic<int> crash_socket{-1};
+
+// A crash is no end yet: before the kernel writes a core, and even if none is wanted, it waits for every thread, and one that
+// waits in there for pages or a directory that our requests hold waits for our answer. Nobody else would learn of it, since
+// all descriptors are still open. The supervisor hears of it here; it ends the connection, and with it those waits.
+void OnCrash(int signal) {
+  int socket = crash_socket.load();
+  if (socket >= 0) shutdown(socket, SHUT_RDWR);
+  raise(signal);  // the handler is gone
+}
+
+void TellOfCrashes() {
+  struct sigaction action {};
+  action.sa_handler = &OnCrash;
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER);
+  for (int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}) sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
 
 SupervisorLink::SupervisorLink(io::Reactor& reactor, Options options) : reactor_(reactor), options_(std::move(options)) {}
 
 SupervisorLink::~SupervisorLink() {
   *alive_ = false;
+  crash_socket = -1;
   if (socket_ >= 0) {
     reactor_.Unwatch(socket_);
     close(socket_);
@@ -45,6 +69,7 @@ Status SupervisorLink::MakeTable() {
 
 Status SupervisorLink::Start() {
   HF_TRY(MakeTable());
+  TellOfCrashes();
   return Spawn();
 }
 
@@ -74,6 +99,7 @@ Status SupervisorLink::Spawn() {
   }
   pid_ = pid;
   socket_ = pair[0];
+  crash_socket = socket_;
   SupervisorHello hello;
   hello.incarnation = options_.member.incarnation.v;
   hello.node = options_.member.node.v;
@@ -124,6 +150,7 @@ void SupervisorLink::OnSocket() {
 
 void SupervisorLink::Lost() {
   ready_ = false;
+  crash_socket = -1;
   reactor_.Unwatch(socket_);
   close(std::exchange(socket_, -1));
   waitpid(pid_, nullptr, WNOHANG);
