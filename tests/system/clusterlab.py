@@ -88,7 +88,7 @@ def threads_of(pid):
     return words
 
 
-def show_logs(it, lines=25):
+def show_logs(it, lines=60):
     for node in it.nodes():
         for name in ("holdfastd.log", "mount.log"):
             text = tail(os.path.join(node.log, name), lines)

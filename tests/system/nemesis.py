@@ -4,10 +4,12 @@ seed chooses, while applications on all nodes work and are promised things. Afte
 within a limit, every promise is kept on a survivor, who was lost is back. At the end of each epoch (some rounds): all promises
 on every node, clean stop, fsck. At the end: nothing is left over, and no process has grown.
 
-usage: nemesis.py [--seed N] [--minutes M] [--image|--iscsi] [--nodes 3..5] [--only|--but FAULT,..]
-                  [--rounds N] [--plan] [-v]
-By default half of the time on an image file, half behind an iSCSI target. The same seed gives the same faults."""
+usage: nemesis.py [--seed N] [--minutes M | --everyday] [--image|--iscsi] [--nodes 3..5] [--only|--but FAULT,..]
+                  [--suites fio,stress-ng,dbench] [--rounds N] [--plan] [-v]
+By default half of the time on an image file, half behind an iSCSI target. The same seed gives the same faults. --everyday: each
+kind of fault once, behind the target. --suites: public test suites go round on every node meanwhile."""
 import argparse
+import collections
 import contextlib
 import itertools
 import os
@@ -20,17 +22,22 @@ import time
 
 import clusterlab
 from clusterlab import ROOT, CaseFailed, LabError, fsck, lab, show_waits, wait_until
-from nemesis_faults import FAULTS, choose
-from nemesis_watch import Growth, leftovers
+from nemesis_faults import EVERYDAY, FAULTS, choose
+from nemesis_suites import SUITES
+from nemesis_watch import Growth, explanation, leftovers
 from nemesis_work import ALL_KINDS, Epoch
 from promises import Failed
 
 PROGRESS_SECONDS = 45      # a survivor that has not moved by then hangs
+UNFAIR_SECONDS = 180       # the same for what is served in no order (SQLite) or takes long (a public suite)
+NOTICED_SECONDS = 1.5      # a stall that the nodes should be able to explain
 EXPLAIN_SECONDS = 5.0      # longer stalls are explained from what the nodes say that they wait for
 STALL_SECONDS = 20.0       # the longest that any single fault may cost a survivor
-ROUNDS_PER_EPOCH = 6
+ROUNDS_PER_EPOCH = 7
+EVERYDAY_MINUTES = 8       # the longest that it may take, on a slow machine; it ends when each kind had its turn
 GRACE_SECONDS = 200        # after its time a run has the rest of an epoch to end
 PRELOAD = os.environ.get("SLOW_WRITE") or os.path.join(ROOT, "build", "tests", "system", "libslow_write.so")
+CLOCK_PRELOAD = os.environ.get("STEP_CLOCK_LIBRARY") or os.path.join(ROOT, "build", "tests", "system", "libstep_clock.so")
 
 
 class Run:
@@ -43,6 +50,8 @@ class Run:
         self.round = 0
         self.kills = 0
         self.stalls = []           # (seconds, round, fault)
+        self.noticed = []          # of each stall that was looked into while it lasted: what the nodes said, or nothing
+        self.passed = collections.Counter()
         self.promises = 0
         self.by_fault = {}
         self.growth = Growth()
@@ -93,11 +102,15 @@ class Run:
 
     def progress(self, names, count, seconds, explain=True):
         """Every application of these nodes is promised `count` more things. Returns the longest gap of any of them."""
-        apps = self.epoch.running(*names)
+        apps = [a for a in self.epoch.running(*names) if a.steady]
+        for a in self.epoch.running(*names):
+            if a.ended():
+                raise Failed(f"{a.kind} on {a.node} ({a.name}) ended: {a.words()}")
         begun = time.monotonic()
         begun_ns = time.monotonic_ns()
         before = {a: len(a.promises) for a in apps}
         explained = not explain
+        next_look, reason, looked = NOTICED_SECONDS, None, False
         while True:
             behind = [a for a in apps if len(a.promises) < before[a] + count]
             for a in behind:
@@ -106,6 +119,10 @@ class Run:
             if not behind:
                 break
             waited = time.monotonic() - begun
+            if waited > next_look and explain:
+                reason = explanation(self.lab) or reason
+                next_look = waited + 0.5
+                looked = True
             if waited > EXPLAIN_SECONDS and not explained:
                 explained = True
                 names_behind = ", ".join(f"{a.kind} on {a.node}" for a in behind)
@@ -115,14 +132,17 @@ class Run:
                 raise Failed(f"no progress within {seconds} s: "
                              f"{', '.join(f'{a.kind} on {a.node} ({len(a.promises) - before[a]} of {count})' for a in behind)}")
             time.sleep(0.02)
+        if looked:
+            self.noticed.append(reason)
+            self.say(f"a stall; the nodes say: {reason}")
         now = time.monotonic_ns()
-        return max((a.longest_gap(begun_ns, now) for a in apps if a.kind != "sqlite"), default=0.0)
+        return max((a.longest_gap(begun_ns, now) for a in apps), default=0.0)
 
     # --- one round -----------------------------------------------------------------------------------------------
 
     def play(self, number, only):
         r = random.Random(f"{self.seed}/{number}")
-        name = choose(self, r, only)
+        name = choose(self, r, number, only, self.options.everyday)
         pause = r.uniform(0.1, 1.0)
         looker, last = r.random(), r.random()
         details, act = FAULTS[name][0](self, r)
@@ -168,7 +188,8 @@ class Run:
             return 0.0
         gap = self.progress(left, 2, PROGRESS_SECONDS)
         now = time.monotonic_ns()
-        gap = max([gap] + [a.longest_gap(broken_ns, now) for a in self.epoch.running(*left) if a.kind != "sqlite"])
+        steady = [a for a in self.epoch.running(*left) if a.steady]
+        gap = max([gap] + [a.longest_gap(broken_ns, now) for a in steady])
         if gap > EXPLAIN_SECONDS:
             print(f"    a survivor stalled for {gap:.2f} s", flush=True)
         if gap > STALL_SECONDS:
@@ -192,7 +213,7 @@ class Run:
                 self.rejoin(name)
         for name in lost:
             self.epoch.start(self.node(name), self.serials)
-        if lost and left:
+        if lost:  # also: nobody is asked to end before he has begun
             self.progress(self.names, 1, PROGRESS_SECONDS)
 
     def rejoin(self, name):
@@ -234,7 +255,8 @@ class Run:
         r = random.Random(f"{self.seed}/epoch {number}")
         kinds = sorted(r.sample(ALL_KINDS, 6))
         old = self.epoch
-        self.epoch = Epoch(number, kinds, r.choice([0.0, 0.01, 0.05]))
+        pace = r.choice([0.01, 0.05] if self.options.everyday or self.options.suites else [0.0, 0.01, 0.05])
+        self.epoch = Epoch(number, kinds + self.options.suites, pace)
         self.doing = f"epoch {number}"
         node = self.node(self.pick(r))
         self.epoch.prepare(node)
@@ -258,9 +280,25 @@ class Run:
 
     def end_epoch(self):
         self.doing = f"end of epoch {self.epoch.number}"
+        self.unfair_ones_go_on()
+        self.passed += self.epoch.passed()
         self.epoch.end(*self.names)
         for node in self.lab.nodes():
             self.promises += self.epoch.verify(node, everything=True)
+
+    def unfair_ones_go_on(self):
+        """Each SQLite is served once more, and each public suite has passed on some node."""
+        begun = time.monotonic()
+        waiting = {a: len(a.promises) for a in self.epoch.running(*self.names) if a.kind == "sqlite"}
+        while True:
+            behind = [f"{a.kind} on {a.node}" for a, count in waiting.items() if len(a.promises) <= count]
+            behind += [suite for suite in self.options.suites if not self.epoch.passed()[suite]]
+            if not behind:
+                return
+            if time.monotonic() > begun + UNFAIR_SECONDS:
+                raise Failed(f"no progress within {UNFAIR_SECONDS} s: {', '.join(behind)}")
+            self.progress(self.names, 0, PROGRESS_SECONDS)  # looks whether any has ended
+            time.sleep(0.2)
 
     def stop_and_check(self):
         for node in self.lab.nodes():
@@ -282,7 +320,14 @@ class Run:
             self.stop_and_check()
 
     def report(self):
-        print(f"  {len(self.stalls)} rounds, {self.kills} of them kills; {self.promises} promises verified")
+        longest = max(self.stalls, default=(0.0, 0, "none"))
+        print(f"  {len(self.stalls)} rounds, {self.kills} of them kills; {self.promises} promises verified; the longest stall "
+              f"{longest[0]:.2f} s ({longest[2]})")
+        silent = sum(not reason for reason in self.noticed)
+        print(f"  {len(self.noticed)} waits were looked into after {NOTICED_SECONDS} s; holdfast status gave a reason for "
+              f"{len(self.noticed) - silent}")
+        if self.passed:
+            print("  public suites that passed: " + ", ".join(f"{s} {n} times" for s, n in sorted(self.passed.items())))
         for name, stalls in sorted(self.by_fault.items()):
             stalls = sorted(stalls)
             middle = stalls[len(stalls) // 2]
@@ -300,6 +345,7 @@ def end_all(run):
 def one_life(options, iscsi, seed, end):
     print(f"{'iSCSI target' if iscsi else 'image file'}, {options.nodes} nodes, seed {seed}", flush=True)
     kwargs = {"preload": PRELOAD, "environment": {"SLOW_CONTROL": "%LAB%/slow"}} if iscsi else {}
+    kwargs["node_environment"] = {"LD_PRELOAD": CLOCK_PRELOAD, "STEP_CLOCK": "%HOME%/clock"}
     with lab(options.nodes, size="1G", iscsi=iscsi, mount_options=options.mount_options, **kwargs) as it:
         run = Run(options, it, seed)
         # A call of ours that hangs in the kernel hears no alarm: it ends when the nodes do.
@@ -344,10 +390,18 @@ def parse():
     p.add_argument("--but", default="", help="all but these")
     p.add_argument("--image", action="store_true")
     p.add_argument("--iscsi", action="store_true")
+    p.add_argument("--everyday", action="store_true", help="each kind of fault once, behind a target; no limit of minutes")
+    p.add_argument("--suites", default="", help=f"public suites that run meanwhile: {','.join(SUITES)}")
     p.add_argument("--mount-options", default="")
     p.add_argument("--plan", action="store_true", help="print the sequence of faults, do nothing")
     p.add_argument("-v", "--verbose", action="store_true")
     options = p.parse_args()
+    if options.everyday:
+        options.iscsi, options.rounds, options.minutes = True, min(options.rounds, len(EVERYDAY)), EVERYDAY_MINUTES
+    options.suites = [w for w in options.suites.split(",") if w]
+    for word in options.suites:
+        if word not in SUITES:
+            p.error(f"there is no suite '{word}'; there are: {', '.join(SUITES)}")
     options.only = [w for w in options.only.split(",") if w]
     if options.but:
         unwanted = options.but.split(",")

@@ -2,6 +2,7 @@
 that a seed gives the same sequence whatever the timing was. A fault's function breaks something and returns a Broken:
 whose applications are lost, who must go on, and how it is mended."""
 import os
+import random
 import signal
 import time
 
@@ -121,10 +122,11 @@ def holdfastd_stands_still(run_, r):
 
 def mount_alone(run_, r):
     victim = run_.pick(r)
+    how = r.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])  # killed, or it crashes
     def act():
-        signal_all(run_.node(victim), "mount.holdfast", signal.SIGKILL)
+        signal_all(run_.node(victim), "mount.holdfast", how)
         return Broken([victim], by_itself=True, back="remount")
-    return [victim], act
+    return [victim, how.name], act
 
 
 def mount_stands_still(run_, r):
@@ -180,8 +182,8 @@ def remount(run_, r):
 
 # --- network -------------------------------------------------------------------------------------------------------
 
-def cut(run_, r):
-    victim, way = run_.pick(r), r.choice(["both", "to it", "from it"])
+def cut(run_, r, ways=("both",)):
+    victim, way = run_.pick(r), r.choice(ways)
     others = ",".join(n for n in run_.names if n != victim)
     def act():
         if way == "to it":
@@ -190,6 +192,10 @@ def cut(run_, r):
             run_.lab.cut(victim, others, way == "from it")
         return Broken([victim], by_itself=True, mend=run_.lab.heal, hold=2)
     return [victim, way], act
+
+
+def one_way_cut(run_, r):
+    return cut(run_, r, ("to it", "from it"))
 
 
 def cut_pair(run_, r):
@@ -212,6 +218,40 @@ def short_cut(run_, r):
         run_.lab.heal()
         return Broken()
     return [victim, f"{seconds:.2f} s"], act
+
+
+# --- clocks --------------------------------------------------------------------------------------------------------
+
+CLOCK_STEPS = [-86400 * 365 * 30, -86400, -3600, -7, 11, 3600, 86400, 86400 * 365 * 20]  # seconds
+
+
+def loaded(pid, library):
+    with open(f"/proc/{pid}/maps") as f:
+        return library in f.read()
+
+
+def clock_step(run_, r):
+    """The wall clock of one node's processes leaps, and stays there. Nothing may be lost, wait or be fenced by that."""
+    victim, steps = run_.pick(r), r.sample(CLOCK_STEPS, 2)
+    def act():
+        node = run_.node(victim)
+        for comm in ("holdfastd", "mount.holdfast"):
+            for pid in node_processes(node, comm):
+                if not loaded(pid, "step_clock"):
+                    raise Failed(f"{comm} of {victim} runs without the preload that steps its clock")
+        path = os.path.join(node.mount, "clock")
+        for step in steps:
+            run_.lab.step_clock(victim, step)
+            with open(path, "w"):
+                pass
+            os.utime(path)  # "now", by the server's clock
+            error = os.stat(path).st_mtime - time.time() - step
+            if abs(error) > 30:
+                raise Failed(f"a file made after a step by {step} s is {error:.0f} s off: the step did not happen")
+            os.unlink(path)
+            time.sleep(1)
+        return Broken()
+    return [victim] + [f"{step:+} s" for step in steps], act
 
 
 # --- storage -------------------------------------------------------------------------------------------------------
@@ -286,7 +326,6 @@ def target_restart(run_, r):
 
 
 # name -> (function, weight, needs iscsi, counts as a kill round, fewest nodes)
-# No steps of the wall clock: it belongs to the whole machine, and a time namespace shifts the monotonic clocks alone.
 FAULTS = {
     "kill": (kill, 6, False, True, 2),
     "kill two": (kill_two, 4, False, True, 3),
@@ -301,9 +340,11 @@ FAULTS = {
     "mount and supervisor": (mount_and_supervisor, 2, False, True, 2),
     "supervisor alone": (supervisor_alone, 1, False, False, 1),
     "umount and mount": (remount, 1, False, False, 2),
-    "cut": (cut, 3, False, False, 3),
+    "cut": (cut, 2, False, False, 3),
+    "one-way cut": (one_way_cut, 2, False, False, 3),
     "cut of a pair": (cut_pair, 2, False, False, 3),
     "short cut": (short_cut, 1, False, False, 2),
+    "clock step": (clock_step, 1, False, False, 1),
     "full": (full, 1, False, False, 2),
     "slow writes": (slow_writes, 2, True, False, 2),
     "short cut of the storage": (storage_cut_short, 1, True, False, 1),
@@ -311,8 +352,17 @@ FAULTS = {
 }
 
 
-def choose(run_, r, only=()):
+# Once each, in an order that the seed chooses: what every ./test goes through.
+EVERYDAY = ["kill", "kill two", "pause", "holdfastd alone", "mount alone", "supervisor alone", "mount and supervisor", "cut",
+            "one-way cut", "clock step", "full", "slow writes", "target restart"]
+
+
+def choose(run_, r, number, only=(), everyday=False):
     """The fault of one round."""
+    if everyday:
+        order = list(EVERYDAY)
+        random.Random(f"{run_.seed}/everyday").shuffle(order)
+        return order[number]
     possible = [n for n, (_, _, iscsi, _, fewest) in FAULTS.items()
                 if (run_.iscsi or not iscsi) and len(run_.names) >= fewest and (not only or n in only)]
     name = r.choices(possible, [FAULTS[n][1] for n in possible])[0]

@@ -1,8 +1,9 @@
-"""What the nemesis watches over a run: descriptors and memory of the daemons and mounts, and what is left at the end."""
+"""What the nemesis watches over a run: descriptors and memory of the daemons and mounts, what the nodes say while an application
+waits, and what is left at the end."""
 import contextlib
 import os
 
-from clusterlab import CaseFailed
+from clusterlab import CaseFailed, find_waits
 
 WATCHED = ("holdfastd", "mount.holdfast", "hf-supervisor")
 RSS_GROWTH_MIB = 192     # a process's caches may fill; measured from its first sample to its last
@@ -52,6 +53,22 @@ class Growth:
                 rss, fds = (self.last[key][i] - self.first[key][i] for i in (0, 1))
                 if rss > RSS_GROWTH_MIB or fds > FD_GROWTH:
                     raise CaseFailed(f"{comm} {key[2]} on {key[1]} grew by {rss} MiB and {fds} descriptors")
+
+
+def explanation(lab):
+    """What the nodes say that would keep an application waiting, in a few words; nothing if they see no reason."""
+    for node in lab.nodes():
+        status = node.status()
+        if status is None:
+            return f"holdfastd of {node.name} does not answer"
+        if not status.get("quorate") or status.get("state") != "member":
+            return f"{node.name} is {status.get('state')}, {'' if status.get('quorate') else 'not '}quorate"
+        others = [f"{n['name']} is {n['state']}" for n in status.get("nodes", []) if n["state"] != "member"]
+        owed = [v for space in status.get("lockspaces", []) for v in space.get("victims", [])]
+        waits = [f"{w.get('what')}: {w.get('on')}" for w in find_waits(status)]
+        if others or owed or waits:
+            return f"{node.name}: {'; '.join(others + [f'owed: {owed}'] * bool(owed) + waits[:2])}"
+    return None
 
 
 def leftovers(directory, lab_id):

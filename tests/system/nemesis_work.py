@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 
+from nemesis_suites import SUITES
 from promises import Failed, Worker
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -26,6 +27,8 @@ class App(Worker):
                 sys.executable, os.path.join(HERE, "nemesis_worker.py"), kind, folder, self.name, str(pace)]
         self.verified = 0   # how many of its promises have been looked at
         self.killed = False
+        self.is_suite = kind in SUITES
+        self.steady = not self.is_suite and kind != "sqlite"  # SQLite polls its lock: who waits has no place in a queue
         super().__init__(folder, node.name, kind, argv)
 
     def ended(self):
@@ -69,12 +72,19 @@ class Epoch:
     def running(self, *names):
         return [a for a in self.apps if a.node in names and not a.killed and not a.asked]
 
+    def passed(self):
+        """How often each public suite has passed."""
+        return collections.Counter(words[1] for app in self.apps for _, words in list(app.promises) if words[0] == "pass")
+
     # --- the end of applications ---------------------------------------------------------------------------------
 
     def end(self, *names, seconds=60):
         """They end by themselves, in order, after the step they are at."""
         mine = self.running(*names)
+        limit = time.monotonic() + seconds
         for app in mine:
+            while not app.promises and not app.ended() and time.monotonic() < limit:
+                time.sleep(0.02)  # an interpreter that has not begun would just die of the signal
             app.ask_to_end()
         for app in mine:
             app.finish(seconds=seconds)
@@ -142,13 +152,15 @@ class Epoch:
                 self._broken(app, node, "an acknowledged line is not there")
 
     def _rows(self, node, promises):
-        db = sqlite3.connect(f"file:{self.folder(node)}/shared.db?mode=rw", uri=True, timeout=90, isolation_level=None)
+        db = sqlite3.connect(f"file:{self.folder(node)}/shared.db?mode=rw", uri=True, timeout=120, isolation_level=None)
         try:
-            db.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN")
             verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
             stored = set(db.execute("SELECT node, number FROM event"))
             counter = db.execute("SELECT value FROM counter").fetchone()[0]
             db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise Failed(f"sqlite on {node.name}: {error}") from None
         finally:
             db.close()
         if verdict != "ok" or counter != len(stored):

@@ -18,6 +18,8 @@ import struct
 import sys
 import time
 
+from nemesis_suites import SUITES, Corrupt, run_suite
+
 BLOCK = 4096
 WRONG = 3
 stop = False
@@ -120,10 +122,12 @@ class Sqlite(Kind):
     """One database; EXTRA, since FULL does not make the removal of its journal durable."""
 
     def begin(self):
+        self.tight = -1000.0
         self.db = sqlite3.connect(self.path("shared.db"), timeout=60, isolation_level=None)
         self.db.execute("PRAGMA synchronous=EXTRA")
 
     def step(self, n):
+        self.look_at_space()
         try:
             self.db.execute("BEGIN IMMEDIATE")
             text = text_of(self.name, n).decode()
@@ -131,18 +135,21 @@ class Sqlite(Kind):
             self.db.execute("UPDATE counter SET value = value + 1")
             self.db.execute("COMMIT")
         except sqlite3.OperationalError as error:
+            # Its journal could not be made: SQLite does not say why. It is for want of space only while the volume is full.
+            self.look_at_space()
+            no_room = "unable to open" in str(error) and time.monotonic() < self.tight + 15
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
-            no_room = "unable to open" in str(error) and self.nearly_full()  # of the journal
             if "locked" in str(error) or "full" in str(error) or no_room:
                 raise OSError(errno.ENOSPC, str(error)) from None
             raise
         say("row", self.name, n)
         time.sleep(0.05)  # SQLite polls its lock without a queue: without think time one node never meets a free moment
 
-    def nearly_full(self):
+    def look_at_space(self):
         space = os.statvfs(self.folder)
-        return space.f_bavail * space.f_frsize < 64 << 20
+        if space.f_bavail * space.f_frsize < 64 << 20:
+            self.tight = time.monotonic()
 
 
 class Dance(Kind):
@@ -297,8 +304,28 @@ class Churn(Kind):
         say("beat", n)
 
 
+class Suite(Kind):
+    """A public test suite (nemesis_suites.py), over and over."""
+
+    def __init__(self, suite):
+        self.suite = suite
+
+    def __call__(self, folder, name):
+        super().__init__(folder, name)
+        return self
+
+    def step(self, n):
+        self.make("suites")
+        place = self.path("suites", f"{self.name}-{self.suite}")
+        try:
+            if run_suite(SUITES[self.suite](place, n), place, lambda: stop):
+                say("pass", self.suite, n)
+        except Corrupt as error:
+            wrong(error)
+
+
 KINDS = {"files": Files, "append": Append, "sqlite": Sqlite, "dance": Dance, "counter": Counter, "exclusive": Exclusive,
-         "mapped": Mapped, "blob": Blob, "churn": Churn}
+         "mapped": Mapped, "blob": Blob, "churn": Churn, **{suite: Suite(suite) for suite in SUITES}}
 
 
 def again_when_full(work):
@@ -324,6 +351,7 @@ def clean_churn(kind):
 def main():
     signal.signal(signal.SIGTERM, on_term)
     name, folder, own, pace = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
+    say("ready", own)  # from now on it can be asked to end
     kind = again_when_full(lambda: KINDS[name](folder, own))
     n = 0
     while not stop:

@@ -49,7 +49,7 @@ class Worker:
             raise Failed(f"the {self.kind} application on {self.node} hangs") from None
         self.thread.join(10)
         if code != 0 and not killed:
-            raise Failed(f"the {self.kind} application on {self.node} failed:\n{self.process.stderr.read().strip()}")
+            raise Failed(f"the {self.kind} application on {self.node} failed ({code}): {self.process.stderr.read().strip()}")
 
     def kill(self):
         """For clean-up; harmless when it has ended."""

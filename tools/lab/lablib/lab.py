@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import time
 
@@ -49,18 +50,26 @@ class Node:
     def spawn(self, argv, log):
         """Starts a program of this node: its network, its cgroup, its log; a session of its own."""
         self.cgroup.create()
+        environment = {k: v.replace("%HOME%", self.home) for k, v in self.lab.settings.get("node_environment", {}).items()}
         procs = self.cgroup.file("cgroup.procs")
         shell = 'echo $$ > "$1" && shift && exec "$@"'
         with open(os.path.join(self.log, log), "ab") as out:
             return subprocess.Popen(
                 ["sh", "-c", shell, "sh", procs, *self.lab.network.enter(self.lab.network.namespace(self.number)), *argv],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ, **environment))
 
     def prepare(self):
         for folder in (self.mount, self.state, self.run_dir, self.log):
             os.makedirs(folder, exist_ok=True)
+        self.step_clock(0)
         os.chmod(self.state, 0o700)
         os.chmod(self.run_dir, 0o700)
+
+    def step_clock(self, seconds):
+        """For processes that run with the preload of tests/system/step_clock.cc: their wall clock from now on."""
+        path = os.path.join(self.home, "clock")
+        with open(path, "r+b" if os.path.exists(path) else "wb") as f:  # in place: they have it mapped
+            f.write(struct.pack("<q", int(seconds * 1e9)))
 
     def status(self):
         """holdfastd's own account, or None while it does not answer."""
@@ -172,15 +181,18 @@ class Lab:
 
     # --- up and down ---------------------------------------------------------------------------------------------
 
-    def up(self, count, size, iscsi, ipmi, journals=0, preload=None, environment=None, mount=True, mount_options=""):
-        """preload, environment (%LAB% is the lab's folder): of tgtd, for tests; also when it is started again."""
+    def up(self, count, size, iscsi, ipmi, journals=0, preload=None, environment=None, mount=True, mount_options="",
+           node_environment=None):
+        """preload, environment (%LAB% is the lab's folder): of tgtd, for tests; also when it is started again.
+        node_environment (%HOME% is the node's folder): of every node's programs."""
         if self.settings:
             raise LabError(f"{self.directory} holds a lab already; end it with: holdfast lab down {self.directory}")
         if not 1 <= count <= 16:
             raise LabError("give 1 to 16 nodes")
         os.makedirs(self.directory, exist_ok=True)
         self.settings = {"id": self.id, "nodes": count, "iscsi": iscsi, "ipmi": ipmi, "image": self.image,
-                         "mount_options": mount_options, "preload": preload, "environment": environment or {}}
+                         "mount_options": mount_options, "preload": preload, "environment": environment or {},
+                         "node_environment": node_environment or {}}
         write(self.file, json.dumps(self.settings, indent=2) + "\n")
         try:
             self._build(count, parse_size(size), journals or max(4, count))
@@ -270,6 +282,9 @@ class Lab:
 
     def resume(self, name):
         self.node(name).cgroup.freeze(False)
+
+    def step_clock(self, name, seconds):
+        self.node(name).step_clock(seconds)
 
     def cut(self, side_a, side_b, one_way):
         numbers = [[self.node(n).number for n in side.split(",")] for side in (side_a, side_b)]
