@@ -35,6 +35,8 @@ def lab(nodes=3, size="2G", **kwargs):
     """A running lab in a temporary folder; on failure its logs are shown before it goes."""
     folder = tempfile.mkdtemp(prefix="holdfast-test-")
     it = Lab(folder)
+    if kwargs.get("iscsi"):  # also without slow writes: it keeps tgt from a fault of its own (slow_write.cc)
+        kwargs.setdefault("preload", os.environ.get("SLOW_WRITE"))
     try:
         it.up(nodes, size, kwargs.pop("iscsi", False), kwargs.pop("ipmi", False), **kwargs)
         yield it
