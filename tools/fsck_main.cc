@@ -123,6 +123,9 @@ void PrintText(const Options& options, const Outcome& outcome) {
   }
 }
 
+// Names need not be UTF-8, JSON must.
+void Print(const nlohmann::json& out) { std::cout << out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n"; }
+
 void PrintJson(const Options& options, const Outcome& outcome, int code) {
   const fs::CheckReport& r = outcome.report;
   nlohmann::json out;
@@ -147,7 +150,7 @@ void PrintJson(const Options& options, const Outcome& outcome, int code) {
   out["counts"] = {{"inodes", c.inodes}, {"directories", c.directories}, {"names", c.names}, {"orphans", c.orphans},
                    {"claims", c.claims}, {"data_blocks", c.data_blocks}, {"meta_blocks", c.meta_blocks},
                    {"free_blocks", c.free_blocks}, {"meta_free_blocks", c.meta_free_blocks}, {"total_blocks", c.total_blocks}};
-  std::cout << out.dump(2) << "\n";
+  Print(out);
 }
 
 int Main(int argc, char** argv) {
@@ -187,7 +190,7 @@ int Main(int argc, char** argv) {
     const Error& e = outcome.error();
     std::string text = e.message.empty() ? std::string(ErrcName(e.code)) : e.message;
     if (options.json) {
-      std::cout << nlohmann::json{{"volume", options.volume}, {"clean", false}, {"exit", kOperational}, {"error", text}}.dump(2) << "\n";
+      Print({{"volume", options.volume}, {"clean", false}, {"exit", kOperational}, {"error", text}});
     } else {
       std::cerr << "fsck.holdfast: " << text << "\n";
     }

@@ -110,6 +110,7 @@ def main():
             judge(["fsck.holdfast", "-n", volume])
             judge(["mount.holdfast", volume, folder, "-o", "lockproto=nolock,foreground"])
         judge(["fsck.holdfast", "-n", garbage])
+        judge(["fsck.holdfast", "-n", "--json", os.path.join(folder, "caf\udce9")])
         judge(["fsck.holdfast", "-y", garbage])
         judge(["mount.holdfast", garbage, folder, "-o", "lockproto=nolock,foreground"])
         for program in ["mkfs.holdfast", "fsck.holdfast", "mount.holdfast"]:
