@@ -69,8 +69,11 @@ Task<Result<Entry>> Vfs::Lookup(KernelInode parent, std::string name, Interrupt*
 
 Task<Result<Entry>> Vfs::MakeNode(KernelInode parent, std::string name, uint32_t mode, uint64_t rdev, Caller caller) {
   FileType type = TypeOfMode(mode);
-  if (type == FileType::kUnknown) mode |= S_IFREG;
-  if (type == FileType::kDirectory || type == FileType::kSymlink) co_return Errc::kInvalid;
+  switch (type) {
+    case FileType::kUnknown: mode |= S_IFREG; break;
+    case FileType::kFifo: case FileType::kCharDevice: case FileType::kBlockDevice: case FileType::kRegular: case FileType::kSocket: break;
+    default: co_return Errc::kInvalid;  // also what is no type at all
+  }
   NewInode spec{mode, rdev, {}, caller, false};
   auto made = co_await MakeNamed(core_.get(), parent, std::move(name), std::move(spec));
   co_return made;
