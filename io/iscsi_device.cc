@@ -135,11 +135,32 @@ Task<Status> IscsiDevice::Read(uint64_t offset, std::span<std::byte> out) {
 
 Task<Status> IscsiDevice::Write(uint64_t offset, std::span<const std::byte> in, WriteFlags flags) {
   if (info_.read_only) co_return Error(Errc::kReadOnly, info_.name + " is read-only");
+  if (unflushed_.bytes() > options_.unflushed_bytes_max) {
+    auto flushed = co_await Flush();
+    if (!flushed.ok()) co_return flushed;
+  }
   bool durable = flags == WriteFlags::kFua && info_.volatile_cache;
   auto status = co_await Transfer(offset, {}, in, durable && fua_);
   if (!status.ok()) co_return status;
-  if (durable && !fua_) status = co_await SynchronizeCache();
+  if (durable && !fua_) {
+    unflushed_.Wrote(offset, in, false);  // until the flush says so
+    status = co_await Flush();
+  } else if (info_.volatile_cache) {
+    unflushed_.Wrote(offset, in, durable);
+  }
   co_return status;
+}
+
+Task<Status> IscsiDevice::WriteAgain() {
+  if (unflushed_.empty()) co_return Status{};
+  HF_LOG(LogLevel::kInfo, "iscsi", "writing_again", {{"volume", info_.name}, {"bytes", unflushed_.bytes()}});
+  auto pieces = unflushed_.Pieces(options_.transfer_bytes_max);
+  for (const UnflushedWrites::Piece& piece : pieces) {
+    auto status = co_await Part(piece.offset, {}, piece.bytes.span(), false, true);
+    if (!status.ok()) co_return status;
+    rewritten_bytes_ += piece.bytes.size();
+  }
+  co_return Status{};
 }
 
 Task<Status> IscsiDevice::Transfer(uint64_t offset, std::span<std::byte> in, std::span<const std::byte> out, bool fua) {
@@ -148,13 +169,13 @@ Task<Status> IscsiDevice::Transfer(uint64_t offset, std::span<std::byte> in, std
   size_t step = options_.transfer_bytes_max;
   for (size_t at = 0; at < length; at += step) {
     size_t n = std::min(step, length - at);
-    auto status = co_await Part(offset + at, in.empty() ? in : in.subspan(at, n), out.empty() ? out : out.subspan(at, n), fua);
+    auto status = co_await Part(offset + at, in.empty() ? in : in.subspan(at, n), out.empty() ? out : out.subspan(at, n), fua, false);
     if (!status.ok()) co_return status;
   }
   co_return Status{};
 }
 
-Task<Status> IscsiDevice::Part(uint64_t offset, std::span<std::byte> in, std::span<const std::byte> out, bool fua) {
+Task<Status> IscsiDevice::Part(uint64_t offset, std::span<std::byte> in, std::span<const std::byte> out, bool fua, bool control) {
   size_t length = std::max(in.size(), out.size());
   ScsiCommand command;
   command.cdb[0] = out.empty() ? 0x88 : 0x8a;
@@ -164,6 +185,7 @@ Task<Status> IscsiDevice::Part(uint64_t offset, std::span<std::byte> in, std::sp
   command.cdb_size = 16;
   command.in = in;
   command.out = out;
+  command.control = control;
   auto done = co_await session_->Execute(command);
   if (!done.ok()) co_return done.error();
   if (*done != length) co_return Error(Errc::kIo, info_.name + ": short transfer at byte " + std::to_string(offset));
@@ -181,7 +203,9 @@ Task<Status> IscsiDevice::SynchronizeCache() {
 
 Task<Status> IscsiDevice::Flush() {
   if (!info_.volatile_cache) co_return Status{};
+  uint64_t mark = unflushed_.Mark();
   auto status = co_await SynchronizeCache();
+  if (status.ok()) unflushed_.Flushed(mark);
   co_return status;
 }
 
@@ -189,6 +213,7 @@ Task<Status> IscsiDevice::Discard(uint64_t offset, uint64_t length) {
   if (!info_.discard) co_return Error(Errc::kUnsupported, info_.name + " has no UNMAP");
   if (info_.read_only) co_return Error(Errc::kReadOnly, info_.name + " is read-only");
   HF_CO_TRY(CheckRange(offset, length));
+  unflushed_.Discarded(offset, length);
   uint64_t sector = offset / sector_size_, left = length / sector_size_;
   while (left > 0) {
     uint64_t n = std::min(left, unmap_sectors_max_);

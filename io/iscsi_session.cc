@@ -189,6 +189,14 @@ Task<Status> IscsiSession::Recover(bool drain) {
       co_return allowed;
     }
   }
+  if (rewrite_) {
+    auto rewritten = co_await rewrite_();
+    if (!rewritten.ok()) {
+      drain_owed_ = true;
+      Drop();
+      co_return rewritten;
+    }
+  }
   if (broken_ || closing_ || !logged_in_) {
     drain_owed_ = true;  // a control command of the guard may be in flight
     Drop();

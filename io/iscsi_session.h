@@ -6,7 +6,8 @@
 //   draining    LOGICAL UNIT RESET, answered: a write of the old session that the array had accepted has landed; without
 //               it an old write in flight overwrote a newer synced one (measured)
 //   guard       the owner asks the cluster, and registers its key again only if it is still a member. A session never
-//               registers by itself. Control commands alone pass
+//               registers by itself. Then the owner writes again what was not flushed: the array may have lost its power,
+//               and a flush in this session would answer well without it. Control commands alone pass
 //   ready       what waited and what was in flight is issued (again)
 //   fenced      a RESERVATION CONFLICT was seen, or the guard said so: every command fails with kConflict, for ever
 //
@@ -80,6 +81,9 @@ class IscsiSession {
 
   // Called after login and drain, before I/O goes on. kConflict or kFenced end the session; any other error tries again.
   void SetReconnectGuard(std::function<Task<Status>()> guard) { guard_ = std::move(guard); }
+  // Called after the guard's yes, before I/O goes on: the owner writes again, by control commands, what was acknowledged and
+  // not flushed. Any error tries again.
+  void SetRewrite(std::function<Task<Status>()> rewrite) { rewrite_ = std::move(rewrite); }
   // Called once, from the queue, when the session becomes fenced.
   void OnFenced(std::function<void(const Error& why)> fn) { on_fenced_ = std::move(fn); }
   // Called from the queue at every change of state, for status and logs.
@@ -146,6 +150,7 @@ class IscsiSession {
   TimerId tick_ = 0;
   Scope scope_;
   std::function<Task<Status>()> guard_;
+  std::function<Task<Status>()> rewrite_;
   std::function<void(const Error&)> on_fenced_;
   std::function<void(IscsiState, const std::string&)> on_state_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

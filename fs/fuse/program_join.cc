@@ -95,6 +95,8 @@ Task<Status> Program::TakeMountNumber(MountNo number, ReservationKey key) {
 
 Task<Status> Program::GuardReconnect(ReservationKey key) {
   while (joined_ && joined_->lease) {
+    // With a dead holdfastd the lease is neither valid nor over for good, and the withdraw waits for what is in flight here.
+    if (mount_ && mount_->withdrawn()) co_return Error(Errc::kFenced, "withdrawn while the session was lost");
     LeaseState state = CheckLease(*joined_->lease, owner_.incarnation, reactor_.clock().Now());
     if (state == LeaseState::kValid) break;
     if (state == LeaseState::kEvicted) co_return Error(Errc::kFenced, "evicted while the session was lost");
