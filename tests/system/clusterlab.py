@@ -2,6 +2,7 @@
 the closing line. Everything is found and ended by the lab's own ids."""
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ def expect(condition, words):
 def lab(nodes=3, size="2G", **kwargs):
     """A running lab in a temporary folder; on failure its logs are shown before it goes."""
     folder = tempfile.mkdtemp(prefix="holdfast-test-")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # some tests crash a mount
     it = Lab(folder)
     if kwargs.get("iscsi"):  # also without slow writes: it keeps tgt from a fault of its own (slow_write.cc)
         kwargs.setdefault("preload", os.environ.get("SLOW_WRITE"))

@@ -12,6 +12,7 @@ import tempfile
 import time
 
 from clusterlab import expect, fsck, lab, run_cases
+from hiccups import Hiccups
 from killed_waiters import mount_process, wait_for
 
 ROUNDS = 3
@@ -109,9 +110,11 @@ def one_death(it, a, b, name):
 def readers_end_first():
     with lab(2) as it:
         a, b = it.nodes()
-        stalls = []
+        stalls, hiccups = [], Hiccups()
         for i in range(ROUNDS):
-            stalls.append(one_death(it, a, b, f"f{i}"))
+            begun_ns = time.monotonic_ns()
+            stall = one_death(it, a, b, f"f{i}")
+            stalls.append(max(0.0, stall - hiccups.since(begun_ns)))
             wait_until_mounted_again(it, a)
         for node in it.nodes():
             node.stop()
@@ -147,7 +150,7 @@ def death_amid_work(doomed_names, number, rounds=1):
         os.makedirs(f"{a.mount}/d")
         with open(f"{a.mount}/pages", "wb") as f:
             f.write(bytes(65536))
-        stalls = []
+        stalls, hiccups = [], Hiccups()
         for i in range(rounds):
             busy = [loop_of(node, k) for node in (a, b) for k in range(3)]
             try:
@@ -155,14 +158,14 @@ def death_amid_work(doomed_names, number, rounds=1):
                 wait_for(lambda: len(os.listdir(f"{b.mount}/d")) > before + 100, 30, "no files are made")
                 doomed = [p for p in a.cgroup.pids() if comm(p) in doomed_names]
                 expect(len(doomed) == len(doomed_names), f"not {doomed_names}: {doomed}")
-                begun = time.monotonic()
+                begun, begun_ns = time.monotonic(), time.monotonic_ns()
                 for pid in doomed:
                     os.kill(pid, number)
                 for process in busy[:3]:
                     wait_for(lambda p=process: p.poll() is not None, 15, "the application on the dead mount waits for ever")
                 with open(f"{b.mount}/d/after{i}", "w"):
                     pass
-                stalls.append(time.monotonic() - begun)
+                stalls.append(max(0.0, time.monotonic() - begun - hiccups.since(begun_ns)))
                 wait_for(lambda: not owed(b), 15, "the burial does not end")
             finally:
                 for process in busy:

@@ -146,10 +146,15 @@ class Epoch:
                 self._broken(app, node, f"{path} has {len(got)} bytes that are not what was acknowledged: {got[:60]!r}")
 
     def _lines(self, node, promises):
-        present = {hashlib.sha256(line).hexdigest() for line in self._read(node, "journal.log").split(b"\n")}
+        data = self._read(node, "journal.log")
+        present = {hashlib.sha256(line).hexdigest() for line in data.split(b"\n")}
         for app, (digest,) in promises:
             if digest not in present:
-                self._broken(app, node, "an acknowledged line is not there")
+                again = self._read(node, "journal.log")
+                there = digest in {hashlib.sha256(line).hexdigest() for line in again.split(b"\n")}
+                self._broken(app, node, f"an acknowledged line is not there ({len(data)} bytes, {data.count(0)} zeroes, the first at "
+                                        f"{data.find(bytes(1))}); read again it is {'there' if there else 'not there either'} "
+                                        f"({len(again)} bytes, {again.count(0)} zeroes)")
 
     def _rows(self, node, promises):
         db = sqlite3.connect(f"file:{self.folder(node)}/shared.db?mode=rw", uri=True, timeout=120, isolation_level=None)
