@@ -17,7 +17,7 @@ struct VfsCore::Piece {
 };
 
 namespace {
-inline constexpr size_t kPiecesPerTransaction = 16;
+inline constexpr size_t kPiecesPerTransaction = 16;  // fewer where the journal is small
 
 // Where new blocks of a file should go: behind its last ones.
 BlockNo GoalOf(const Inode& inode) { return BlockNo(inode.read_ahead != 0 ? inode.read_ahead : inode.number.v); }
@@ -81,14 +81,15 @@ Task<Status> VfsCore::LogPieces(Inode* inode, std::vector<Piece>* pieces) {
     if (p.kind != Piece::Kind::kOverwrite) change.push_back(&p);
   size_t done = 0;
   do {
-    size_t batch = std::min(kPiecesPerTransaction, change.size() - done);
     InodeTree t(*parts.cache, *inode, NodeKind::kExtents);
     Extents extents(t.tree, parts.cache->geometry());
+    uint32_t each = t.tree.Height() + 3, fixed = 1 + TreeCredits(t.tree), room = parts.journal->max_transaction_blocks();
+    size_t most = room > fixed + each ? (room - fixed) / each : 1;
+    size_t batch = std::min({kPiecesPerTransaction, most, change.size() - done});
     for (size_t i = done; i < done + batch; ++i) {
       HF_CO_LOAD(loaded, extents.Load(change[i]->first, change[i]->count), this, inode);
     }
-    uint32_t credits = 1 + static_cast<uint32_t>(batch) * (t.tree.Height() + 3) + TreeCredits(t.tree);
-    auto tx = co_await parts.journal->Begin(credits);
+    auto tx = co_await parts.journal->Begin(fixed + static_cast<uint32_t>(batch) * each);
     if (!tx.ok()) co_return tx.error();
     t.store.Join(&*tx, &inode->data.reserved);
     for (size_t i = done; i < done + batch; ++i) {
