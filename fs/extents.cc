@@ -56,8 +56,13 @@ Result<uint64_t> Extents::End() {
   return found->first + found->count;
 }
 
+// With the neighbours on both sides: what is looked for after a record has been taken away may be theirs.
 Status Extents::Load(uint64_t first, uint64_t count) {
   HF_TRY(tree_.LoadPath(first));
+  if (first > 0) {
+    auto left = tree_.AtOrBefore(first - 1);
+    if (!left.ok()) return left.error();
+  }
   auto before = tree_.AtOrBefore(first);
   if (!before.ok()) return before.error();
   for (uint64_t at = first;;) {

@@ -18,7 +18,7 @@ Task<Result<Bytes>> AclAfterChmod(VfsCore* core, Inode* inode, uint32_t mode) {
   HF_CO_LOAD(has, xattrs.Has(kAclAccess), core, inode);
   if (!*has) co_return Bytes();
   HF_CO_LOAD(acl, xattrs.Get(kAclAccess), core, inode);
-  HF_CO_LOAD(loaded, xattrs.Load(kAclAccess), core, inode);
+  HF_CO_LOAD(loaded, xattrs.Load(kAclAccess, acl->size()), core, inode);
   if (!ApplyModeToAcl(&*acl, mode)) co_return Bytes();
   co_return std::move(*acl);
 }

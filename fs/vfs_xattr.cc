@@ -33,8 +33,8 @@ Task<Status> ChangeXattr(VfsCore* core, KernelInode node, std::string name, cons
   if (*has && mode == XattrMode::kCreate) co_return Errc::kExists;
   bool remove = value == nullptr || minimal;
   if (!*has && (mode == XattrMode::kReplace || value == nullptr)) co_return Errc::kNoData;
-  HF_CO_LOAD(loaded, xattrs.Load(name), core, inode);
   size_t bytes = value != nullptr ? value->size() : 0;
+  HF_CO_LOAD(loaded, xattrs.Load(name, bytes), core, inode);
   Reservation reservation;
   if (!remove) {
     ReserveRequest request{static_cast<uint32_t>(xattrs.BlocksFor(name.size(), bytes)), 0, BlockNo(inode->number.v)};

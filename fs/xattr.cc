@@ -102,12 +102,18 @@ Result<std::vector<std::string>> Xattrs::List() {
   }
 }
 
-Status Xattrs::Load(std::string_view name) {
+// Leaves that lose all their records go, and a neighbour takes their range: the next piece is inserted there.
+Status Xattrs::Load(std::string_view name, size_t value_bytes) {
   auto place = Find(name);
   if (!place.ok()) return place.error();
-  HF_TRY(tree_.LoadPath(place->key));
-  for (size_t i = 0; i < place->pieces; ++i) HF_TRY(tree_.LoadPath(place->key + i));
-  return Status();
+  size_t pieces = std::max(place->pieces, Pieces(name.size(), value_bytes));
+  if (place->key > 0) {
+    auto left = tree_.AtOrBefore(place->key - 1);
+    if (!left.ok()) return left.error();
+  }
+  for (size_t i = 0; i < pieces; ++i) HF_TRY(tree_.LoadPath(place->key + i));
+  auto right = tree_.AtOrAfter(place->key + pieces);
+  return right.ok() ? Status() : Status(right.error());
 }
 
 Status Xattrs::Remove(std::string_view name) {

@@ -20,9 +20,9 @@ class Xattrs {
   Result<Bytes> Get(std::string_view name);
   Result<std::vector<std::string>> List();
   Result<bool> Has(std::string_view name);
-  // Loads what Set or Remove will touch.
-  Status Load(std::string_view name);
-  // REQUIRES: a transaction, Load(name), room for BlocksFor(). Replaces what is there.
+  // Loads what Set (of a value of that size) or Remove will touch.
+  Status Load(std::string_view name, size_t value_bytes);
+  // REQUIRES: a transaction, Load(), room for BlocksFor(). Replaces what is there.
   Status Set(std::string_view name, std::span<const std::byte> value);
   Status Remove(std::string_view name);
   static size_t Pieces(size_t name_bytes, size_t value_bytes);

@@ -59,6 +59,24 @@ class MemoryStore final : public TreeStore {
   uint64_t next_ = 100;
 };
 
+// Nothing but the root is in memory until `load` has brought in what it asks for; then the change has to do with that.
+template <class LoadFn>
+void OutOfMemory(MemoryStore& store, const LoadFn& load) {
+  for (auto& [block, bytes] : store.raw()) store.Absent(block);
+  for (;;) {
+    Status loaded = load();
+    if (loaded.code() != Errc::kWouldBlock) {
+      REQUIRE(loaded.ok());
+      return;
+    }
+    store.Load(store.missing);
+  }
+}
+
+void AllInMemory(MemoryStore& store) {
+  for (auto& [block, bytes] : store.raw()) store.Load(block);
+}
+
 Bytes Value(sim::SimRandom& random, size_t most) {
   Bytes value(random.Below(most + 1));
   for (std::byte& b : value) b = static_cast<std::byte>(random.Next());
@@ -319,6 +337,74 @@ TEST_CASE("extents: random mapping, holes and conversion match an array", "[fs][
         }
         at += m->count;
       }
+    }
+  }
+}
+
+TEST_CASE("extents: a change needs no node that Load has not brought in", "[fs][unit]") {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    sim::SimRandom random(seed);
+    Geometry g;
+    g.volume_blocks = 1 << 20;
+    g.first_group_block = 16;
+    g.group_blocks = 1 << 19;
+    g.group_count = 2;
+    g.bitmap_blocks = 33;
+    MemoryStore store(NodeKind::kExtents, 600);
+    Tree tree(store, NodeKind::kExtents, store.owner());
+    Extents extents(tree, g);
+    constexpr uint64_t kSpan = 4000;
+    uint64_t next = 1000;
+    for (uint64_t at = 0; at < kSpan; at += 1 + random.Below(3), next += 2)
+      REQUIRE(extents.Insert(at, {BlockNo(next), 1}, random.Below(2) != 0).ok());
+    // Leaves become sparse, empty, and go.
+    for (int step = 0; step < 900; ++step) {
+      uint64_t first = random.Below(kSpan), count = 1 + random.Below(random.Below(4) ? 6 : 300);
+      auto there = extents.Map(first, 1);
+      REQUIRE(there.ok());
+      if (there->hole() && random.Below(2)) {
+        auto at = tree.AtOrAfter(first);  // a boundary is where it is close
+        if (at.ok() && *at) first = (*at)->key;
+      }
+      OutOfMemory(store, [&] { return extents.Load(first, count); });
+      bool mark = random.Below(4) == 0;
+      std::vector<Extent> freed;
+      Status done = mark ? extents.MarkWritten(first, 1) : extents.Remove(first, count, &freed);
+      INFO("seed " << seed << " step " << step);
+      CHECK((done.ok() || (mark && done.code() == Errc::kCorrupt)));  // a hole is nothing to be marked
+      AllInMemory(store);
+      if (step % 9 == 0 && there->hole()) (void)extents.Insert(first, {BlockNo(next += 2), 1}, true).ok();
+    }
+  }
+}
+
+TEST_CASE("xattrs: a change needs no node that Load has not brought in", "[fs][unit]") {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    MemoryStore store(NodeKind::kXattrs, 512);
+    Tree tree(store, NodeKind::kXattrs, store.owner());
+    std::array<uint8_t, 16> key{static_cast<uint8_t>(seed)};
+    Xattrs xattrs(tree, key);
+    sim::SimRandom random(seed);
+    std::map<std::string, Bytes> model;
+    for (int i = 0; i < 500; ++i) {
+      std::string name = "user." + std::to_string(random.Below(30));
+      bool remove = random.Below(4) == 0 && model.contains(name);
+      Bytes value = Value(random, random.Below(2) ? 20'000 : 100);
+      OutOfMemory(store, [&] { return xattrs.Load(name, remove ? 0 : value.size()); });
+      Status done = remove ? xattrs.Remove(name) : xattrs.Set(name, value);
+      INFO("seed " << seed << " step " << i);
+      REQUIRE(done.ok());
+      AllInMemory(store);
+      if (remove) {
+        model.erase(name);
+      } else {
+        model[name] = value;
+      }
+    }
+    for (auto& [name, value] : model) {
+      auto got = xattrs.Get(name);
+      REQUIRE(got.ok());
+      CHECK(*got == value);
     }
   }
 }
