@@ -36,6 +36,7 @@ class Toys {
  public:
   Toys(StorageRig* rig) : rig_(rig) {}
   BlockNo index_block() const { return index_.number(); }
+  BlockNo PlaceOf(uint32_t cell) const { return BlockNo(index_.as<DiskToyIndex>().cell[cell]); }
   const ToyState& state() const { return state_; }
 
   Task<Status> CreateIndex() {
