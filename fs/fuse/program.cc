@@ -18,6 +18,7 @@ namespace holdfast::fs::fuse {
 namespace {
 
 constexpr Duration kSupervisorLimit = Seconds(3);  // for its last sweep; it goes on without us
+constexpr Duration kWithdrawLimit = Seconds(20);   // then the process ends as it is: until it has, nobody may replay its journal
 constexpr Duration kDrainLimit = Seconds(5);       // requests still unanswered when a withdraw closes the connection
 
 constexpr int kReadAheadKb = 2048;                   // two requests of the largest size
@@ -257,6 +258,12 @@ Task<void> Program::WithdrawEnd(Error why) {
   HF_LOG(LogLevel::kError, "mount", "withdraw", {{"reason", why.ToString()}, {"on", line_.directory}});
   withdrawing_ = true;
   exit_code_ = kExitSystem;
+  reactor_.PostAt(reactor_.clock().Now() + kWithdrawLimit, [this] {
+    HF_LOG(LogLevel::kError, "mount", "withdraw_cut_short",
+           {{"in_flight", mount_ ? mount_->gate().in_flight() : size_t{0}}, {"unanswered", server_->outstanding()}, {"device", device_->info().name}});
+    std::fflush(nullptr);
+    std::_Exit(kExitSystem);
+  });
   server_->Refuse();
   co_await mount_->Withdraw(why);
   Instant limit = reactor_.clock().Now() + kDrainLimit;
