@@ -44,6 +44,11 @@ size_t CellFile::BeginTruncate(uint64_t first, int life, uint64_t tick) {
   return writes_.size() - 1;
 }
 
+size_t CellFile::BeginPunch(uint64_t first, uint64_t count, int life, uint64_t tick) {
+  writes_.push_back({first, count, true, life, tick, kNever, false});
+  return writes_.size() - 1;
+}
+
 Bytes CellFile::Fill(size_t write) const {
   const Write& w = writes_[write];
   Bytes out(w.count * kCellBytes);

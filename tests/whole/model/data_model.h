@@ -44,6 +44,7 @@ class CellFile {
   }
   // Everything from `first` on becomes a hole.
   size_t BeginTruncate(uint64_t first, int life, uint64_t tick);
+  size_t BeginPunch(uint64_t first, uint64_t count, int life, uint64_t tick);
   // bytes may be short (the file ends): the rest reads as zeros.
   std::string Read(uint64_t first, uint64_t count, const Bytes& bytes, int life, uint64_t start, uint64_t end);
   // A file of one cell may stand for an attribute: its value is the number of the write, 0 at first.

@@ -98,6 +98,47 @@ Task<Status> KernelModel::SetOwner(NodePtr node, uint32_t uid) {
   co_return Status();
 }
 
+// setxattr(2), getxattr(2): the kernel keeps none of them. As fs/fuse/ops_xattr.cc.
+Task<Status> KernelModel::SetXattr(NodePtr node, std::string name, Bytes value) {
+  RwLock::Guard guard = co_await node->rwsem.Lock(false);
+  KernelInode inode = node->node;
+  Send send = [this, inode, name, value](KernelRequests& r, KernelReplyPtr reply) {
+    holdfast::Detach(DoSetXattr(&r, std::move(reply), inode, name, value));
+  };
+  auto answer = co_await Ask("SETXATTR", inode, std::move(send));
+  node->attr_valid = false;
+  co_return answer->ok() ? Status() : Status(answer->error);
+}
+
+Task<Result<Bytes>> KernelModel::GetXattr(NodePtr node, std::string name) {
+  KernelInode inode = node->node;
+  Send send = [this, inode, name](KernelRequests& r, KernelReplyPtr reply) {
+    holdfast::Detach(DoGetXattr(&r, std::move(reply), inode, name));
+  };
+  auto answer = co_await Ask("GETXATTR", inode, std::move(send));
+  if (!answer->ok()) co_return answer->error;
+  co_return std::move(answer->data);
+}
+
+Task<void> KernelModel::DoSetXattr(fs::KernelRequests* requests, fs::KernelReplyPtr reply, KernelInode node, std::string name,
+                                   Bytes value) {
+  auto set = co_await requests->vfs().SetXattr(node, name, std::move(value), fs::XattrMode::kSet, reply->interrupt());
+  reply->Reply(set);
+}
+
+Task<void> KernelModel::DoGetXattr(fs::KernelRequests* requests, fs::KernelReplyPtr reply, KernelInode node, std::string name) {
+  auto value = co_await requests->vfs().GetXattr(node, name, reply->interrupt());
+  if (requests->Suspended()) {
+    bool valid = co_await requests->AwaitLease(reply->interrupt());
+    if (!valid) value = Errc::kInterrupted;
+  }
+  if (value.ok()) {
+    reply->Data(*value);
+  } else {
+    reply->Fail(value.error());
+  }
+}
+
 Task<Status> KernelModel::FsyncDir(NodePtr dir) {
   RwLock::Guard guard = co_await dir->rwsem.Lock(false);
   KernelInode inode = dir->node;

@@ -39,8 +39,20 @@ Task<Result<FilePtr>> KernelModel::CreateFile(NodePtr dir, std::string name, int
   Splice(dir, name, node, answer->keep_entry, epoch);
   dir->attr_valid = false;
   FilePtr file = FinishOpen(node, answer->open, flags);
-  if (!answer->open.keep_pages) co_await InvalidatePages(node, 0, UINT64_MAX);
+  if ((flags & O_TRUNC) != 0) {
+    co_await Truncated(node);
+  } else if (!answer->open.keep_pages) {
+    co_await InvalidatePages(node, 0, UINT64_MAX);
+  }
   co_return file;
+}
+
+// fuse_truncate_update_attr and truncate_pagecache, without i_rwsem.
+Task<void> KernelModel::Truncated(NodePtr node) {
+  node->attr_version = ++version_;
+  node->size = 0;
+  node->attr_valid = false;
+  co_await TruncatePages(node, 0);
 }
 
 FilePtr KernelModel::FinishOpen(NodePtr node, const fs::OpenAnswer& open, int flags) {
@@ -62,7 +74,11 @@ Task<Result<FilePtr>> KernelModel::OpenNode(NodePtr node, int flags) {
   auto answer = co_await Ask("OPEN", inode, std::move(send));
   if (!answer->ok()) co_return answer->error;
   FilePtr file = FinishOpen(node, answer->open, flags);
-  if (!answer->open.keep_pages) co_await InvalidatePages(node, 0, UINT64_MAX);
+  if ((flags & O_TRUNC) != 0) {
+    co_await Truncated(node);
+  } else if (!answer->open.keep_pages) {
+    co_await InvalidatePages(node, 0, UINT64_MAX);
+  }
   co_return file;
 }
 
@@ -244,11 +260,12 @@ Task<Status> KernelModel::Close(FilePtr file) {
   co_return answer->ok() ? Status() : Status(answer->error);
 }
 
-Task<Status> KernelModel::LockRange(FilePtr file, uint64_t start, uint64_t end, dlm::RangeType type) {
+Task<Status> KernelModel::LockRange(FilePtr file, uint64_t start, uint64_t end, dlm::RangeType type, dlm::RangeSpace space) {
   fs::FileHandle* handle = file->handle;
   uint64_t owner = file->owner;
-  Send send = [this, handle, owner, start, end, type](KernelRequests& r, KernelReplyPtr reply) {
+  Send send = [this, handle, owner, start, end, type, space](KernelRequests& r, KernelReplyPtr reply) {
     fs::RangeLocks::Lock lock;
+    lock.space = space;
     lock.inode = r.cache().NumberOf(handle->inode);
     lock.owner = owner;
     lock.handle = reinterpret_cast<uint64_t>(handle);
@@ -261,6 +278,47 @@ Task<Status> KernelModel::LockRange(FilePtr file, uint64_t start, uint64_t end, 
   };
   auto answer = co_await Ask("SETLKW", file->node->node, std::move(send));
   co_return answer->ok() ? Status() : Status(answer->error);
+}
+
+// fuse_file_fallocate.
+Task<Status> KernelModel::Fallocate(FilePtr file, uint64_t offset, uint64_t length, uint32_t flags) {
+  NodePtr node = file->node;
+  RwLock::Guard guard = co_await node->rwsem.Lock(false);
+  bool zeroes = (flags & (fs::kFallocPunchHole | fs::kFallocZeroRange)) != 0;
+  if (zeroes) {
+    auto written = co_await WriteDirty(node, offset / kPageBytes, (offset + length - 1) / kPageBytes);
+    if (!written.ok()) co_return written;
+  }
+  KernelInode inode = node->node;
+  Send send = [inode, offset, length, flags](KernelRequests& r, KernelReplyPtr reply) {
+    r.Fallocate(std::move(reply), inode, offset, length, flags);
+  };
+  auto answer = co_await Ask("FALLOCATE", inode, std::move(send));
+  if (!answer->ok()) co_return answer->error;
+  if ((flags & fs::kFallocKeepSize) == 0) Wrote(*node, offset + length);
+  if (zeroes) co_await TruncateRange(node, offset, length);
+  node->attr_valid = false;
+  co_return Status();
+}
+
+// truncate_pagecache_range.
+Task<void> KernelModel::TruncateRange(NodePtr node, uint64_t offset, uint64_t length) {
+  uint64_t end = offset + length;
+  for (uint64_t index = offset / kPageBytes; index * kPageBytes < end; ++index) {
+    auto it = node->pages.find(index);
+    if (it == node->pages.end()) continue;
+    PagePtr page = it->second;
+    Mutex::Guard locked = co_await page->lock.Lock();
+    if (!page->attached) continue;
+    while (page->writeback > 0) co_await page->written.Wait();
+    uint64_t from = std::max(offset, index * kPageBytes), to = std::min(end, (index + 1) * kPageBytes);
+    if (to - from == kPageBytes) {
+      page->dirty = false;
+      Detach(*node, index);
+    } else if (page->uptodate) {
+      std::fill_n(page->data.begin() + static_cast<ptrdiff_t>(from % kPageBytes), to - from, std::byte{0});
+    }
+  }
 }
 
 // As fs/fuse/ops_locks.cc. The reply keeps the requests alive.

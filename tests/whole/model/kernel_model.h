@@ -124,6 +124,7 @@ using FilePtr = std::shared_ptr<OpenFile>;
 struct Listed {
   std::string name;
   uint64_t number = 0;
+  KernelInode node = 0;
   fs::FileType type = fs::FileType::kUnknown;
 };
 
@@ -159,7 +160,8 @@ class KernelModel final : public Kernel {
   Task<Status> Remove(NodePtr dir, std::string name, bool directory);
   Task<Status> Rename(NodePtr dir, std::string name, NodePtr new_dir, std::string new_name, uint32_t flags);
   Task<Status> Link(NodePtr node, NodePtr dir, std::string name);
-  Task<Result<std::vector<Listed>>> List(NodePtr dir);
+  // pages: how many READDIRs it took. Only one is one moment.
+  Task<Result<std::vector<Listed>>> List(NodePtr dir, size_t* pages);
   Task<Result<fs::Attr>> Stat(NodePtr node);
 
   // ---- for applications: files ----------------------------------------------------------------------------------
@@ -170,11 +172,16 @@ class KernelModel final : public Kernel {
   Task<Status> Store(FilePtr file, uint64_t offset, Bytes data);
   Task<Status> Truncate(NodePtr node, uint64_t size);
   Task<Status> SetOwner(NodePtr node, uint32_t uid);
+  // fallocate(2): flags of fs::FallocateFlag.
+  Task<Status> Fallocate(FilePtr file, uint64_t offset, uint64_t length, uint32_t flags);
+  Task<Status> SetXattr(NodePtr node, std::string name, Bytes value);
+  Task<Result<Bytes>> GetXattr(NodePtr node, std::string name);
   Task<Status> Fsync(FilePtr file);
   Task<Status> FsyncDir(NodePtr dir);
   Task<Status> Close(FilePtr file);
-  // fcntl(F_SETLKW): type kUnlock ends it.
-  Task<Status> LockRange(FilePtr file, uint64_t start, uint64_t end, dlm::RangeType type);
+  // fcntl(F_SETLKW), or flock(2): type kUnlock ends it.
+  Task<Status> LockRange(FilePtr file, uint64_t start, uint64_t end, dlm::RangeType type,
+                         dlm::RangeSpace space = dlm::RangeSpace::kFcntl);
 
   // ---- Kernel (called on the mount's executor) --------------------------------------------------------------------
   bool has_epoch() const override { return knobs_.has_epoch; }
@@ -234,6 +241,8 @@ class KernelModel final : public Kernel {
   void Unhash(NodePtr dir, const std::string& name, const DentryPtr& dentry);
   DentryPtr Splice(NodePtr dir, const std::string& name, NodePtr node, bool keep, uint64_t epoch);
   void ReclaimSomething(NodePtr dir);
+  Task<void> TakeListing(NodePtr dir, std::shared_ptr<Answer> answer, uint64_t version, uint64_t evictions,
+                         std::vector<Listed>* out);
   // Counts the lookup of an answer. version 0: attributes are taken whatever has happened since. If an inode was evicted since
   // the request began (evictions), it may have been this one, with newer attributes: they are asked for again.
   Task<NodePtr> Get(const Answer* answer, uint64_t version, uint64_t evictions = 0);
@@ -254,6 +263,10 @@ class KernelModel final : public Kernel {
   Task<Result<uint64_t>> WriteDirect(FilePtr file, uint64_t offset, Bytes data);
   Task<Result<uint64_t>> SendWrite(FilePtr file, uint64_t offset, Bytes data);
   void Wrote(KernelNode& node, uint64_t end);
+  Task<void> Truncated(NodePtr node);
+  Task<void> TruncateRange(NodePtr node, uint64_t offset, uint64_t length);
+  Task<void> DoSetXattr(fs::KernelRequests* requests, fs::KernelReplyPtr reply, KernelInode node, std::string name, Bytes value);
+  Task<void> DoGetXattr(fs::KernelRequests* requests, fs::KernelReplyPtr reply, KernelInode node, std::string name);
   Task<Result<PagePtr>> Fault(FilePtr file, uint64_t index, bool store);
   FilePtr FinishOpen(NodePtr node, const fs::OpenAnswer& open, int flags);
 

@@ -297,22 +297,35 @@ Task<Status> KernelModel::Link(NodePtr node, NodePtr dir, std::string name) {
   co_return Status();
 }
 
-// One READDIR: the workload's directories fit.
-Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir) {
-  RwLock::Guard guard = co_await dir->rwsem.Lock(true);
-  bool plus = world_->random().Chance(knobs_.readdir_plus);
-  uint64_t version = version_, evictions = evictions_;
-  KernelInode inode = dir->node;
-  Send send = [inode, plus](KernelRequests& r, KernelReplyPtr reply) {
-    r.ReadDir(std::move(reply), inode, 64 * 1024, 0, plus);
-  };
-  auto answer = co_await Ask(plus ? "READDIRPLUS" : "READDIR", inode, std::move(send));
-  if (!answer->ok()) co_return answer->error;
+// getdents until the end: as many READDIRs as it takes, i_rwsem is let go between them.
+Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir, size_t* pages) {
   std::vector<Listed> out;
+  uint64_t cookie = 0;
+  for (*pages = 1;; ++*pages) {
+    RwLock::Guard guard = co_await dir->rwsem.Lock(true);
+    bool plus = world_->random().Chance(knobs_.readdir_plus);
+    uint64_t version = version_, evictions = evictions_;
+    KernelInode inode = dir->node;
+    size_t size = knobs_.readdir_bytes;
+    Send send = [inode, plus, size, cookie](KernelRequests& r, KernelReplyPtr reply) {
+      r.ReadDir(std::move(reply), inode, size, cookie, plus);
+    };
+    auto answer = co_await Ask(plus ? "READDIRPLUS" : "READDIR", inode, std::move(send));
+    if (!answer->ok()) co_return answer->error;
+    // Without an entry: the end.
+    if (answer->listing.empty() && *pages > 1) --*pages;
+    if (answer->listing.empty()) co_return out;
+    cookie = answer->listing.back().cookie;
+    co_await TakeListing(dir, answer, version, evictions, &out);
+  }
+}
+
+Task<void> KernelModel::TakeListing(NodePtr dir, std::shared_ptr<Answer> answer, uint64_t version, uint64_t evictions,
+                                    std::vector<Listed>* out) {
   for (size_t i = 0; i < answer->listing.size(); ++i) {
     const fs::DirEntry& e = answer->listing[i];
     if (e.name == "." || e.name == "..") continue;
-    out.push_back({e.name, e.number.v, e.type});
+    out->push_back({e.name, e.number.v, e.node, e.type});
     const Answer& listed = answer->listed[i];
     if (!listed.entry.found()) continue;
     // fuse_direntplus_link: the epoch is that of now, not of the request.
@@ -334,7 +347,6 @@ Task<Result<std::vector<Listed>>> KernelModel::List(NodePtr dir) {
     NodePtr node = co_await Get(&listed, version, evictions);
     Splice(dir, e.name, node, listed.keep_entry, epoch);
   }
-  co_return out;
 }
 
 }  // namespace holdfast::whole

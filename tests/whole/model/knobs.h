@@ -20,6 +20,7 @@ struct KernelKnobs {
   bool keeps_old_size = false;               // a GETATTR that an invalidation overtook leaves the old i_size: a limit we have
   bool drops_after_direct_write = true;      // newer kernels drop the range once more after a direct WRITE
   uint32_t readdir_plus = 500'000;           // per million directory reads
+  uint32_t readdir_bytes = 64 * 1024;        // of one READDIR; few: a listing takes several
 };
 
 struct WorkloadKnobs {
@@ -28,6 +29,8 @@ struct WorkloadKnobs {
   uint32_t operations = 60;        // of each application; 0: until Quiesce
   Duration think_max = Milliseconds(3);
   uint32_t directories = 2;        // beside the root
+  bool nested = false;             // the last of them lies in the first
+  bool flocks = false;             // counters under flock instead of fcntl
   uint32_t names = 3;              // per directory
   uint32_t files = 2;              // with cells
   uint32_t pages = 2;              // of each such file
@@ -35,7 +38,7 @@ struct WorkloadKnobs {
   uint32_t logs = 1;
   // Weights of the kinds of work; 0 switches one off.
   uint32_t weigh_names = 6, weigh_data = 6, weigh_mmap = 1, weigh_counter = 1, weigh_log = 1, weigh_orphan = 1,
-           weigh_attributes = 1;
+           weigh_attributes = 1, weigh_xattr = 1;
   uint32_t kill_application = 5'000;         // per million operations: nobody waits for its end
   Duration supervisor_delay_max = Milliseconds(100);
 

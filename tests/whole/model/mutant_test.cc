@@ -48,7 +48,7 @@ RigResult Once(uint64_t seed, const Known& known) {
     work.kernel.drops_after_direct_write = false;
     work.kernel.slow_reply = 200'000;
     work.users = 4;
-    work.weigh_names = work.weigh_counter = work.weigh_orphan = work.weigh_attributes = work.weigh_mmap = 0;
+    work.weigh_names = work.weigh_counter = work.weigh_orphan = work.weigh_attributes = work.weigh_mmap = work.weigh_xattr = 0;
     work.weigh_data = work.weigh_log = 4;
     work.think_max = Microseconds(300);
   }

@@ -9,7 +9,7 @@ namespace holdfast::whole {
 Task<bool> User::Step() {
   const WorkloadKnobs& k = s_->knobs;
   uint64_t total = k.weigh_names + k.weigh_data + k.weigh_mmap + k.weigh_counter + k.weigh_log + k.weigh_orphan +
-                   k.weigh_attributes;
+                   k.weigh_attributes + k.weigh_xattr;
   uint64_t pick = Below(total);
   auto among = [&pick](uint32_t weight) {
     if (pick < weight) return true;
@@ -29,8 +29,10 @@ Task<bool> User::Step() {
     goes_on = co_await Log(Below(s_->logs.size()));
   } else if (among(k.weigh_orphan)) {
     goes_on = co_await Orphan();
-  } else {
+  } else if (among(k.weigh_attributes)) {
     goes_on = co_await Attributes();
+  } else {
+    goes_on = co_await Xattr();
   }
   co_return goes_on;
 }
@@ -117,7 +119,10 @@ Task<bool> User::Data(size_t file) {
     code = synced.code();
     if (synced.ok()) model.Synced(life_->number, start, s_->Tick());
     s_->Count("fsync:" + std::string(ErrcName(code)));
-  } else if (verb == 5 && resizable && Below(2) == 0) {
+  } else if (verb == 6 || (verb == 5 && Below(2) == 0)) {
+    bool goes_on = co_await Cut(file, *open);
+    if (!goes_on) co_return false;
+  } else if (verb == 5 && resizable) {
     uint64_t first = Below(model.cells() + 1);
     size_t hole = model.BeginTruncate(first, life_->number, s_->Tick());
     auto cut = co_await kernel_->Truncate((*open)->node, first * kCellBytes);
@@ -130,6 +135,32 @@ Task<bool> User::Data(size_t file) {
   }
   co_await MaybeClose(name, flags);
   co_return !Lost(code);
+}
+
+// Cells become zeroes: a hole is punched or a range zeroed, O_TRUNC. The mapped file keeps its size.
+// Whole pages alone: of a part of a page the kernel zeroes its own copy when the reply is used, whoever has written meanwhile
+// (fs/README.md, "Known limits").
+Task<bool> User::Cut(size_t file, FilePtr open) {
+  CellFile& model = s_->cells[file];
+  bool resizable = file + 1 < s_->cells.size();
+  if (!resizable && life_->number % 2 == 0) co_return true;  // this node stores into it
+  if (resizable && Below(3) == 0) {
+    size_t hole = model.BeginTruncate(0, life_->number, s_->Tick());
+    auto again = co_await kernel_->OpenNode(open->node, O_RDWR | O_TRUNC);
+    model.EndWrite(hole, again.ok(), s_->Tick());
+    s_->Count("O_TRUNC:" + std::string(ErrcName(again.code())));
+    if (!again.ok()) co_return !Lost(again.code());
+    auto closed = co_await kernel_->Close(*again);
+    co_return !Lost(closed.code());
+  }
+  uint64_t pages = model.cells() * kCellBytes / kPageBytes, unit = kPageBytes / kCellBytes;
+  uint64_t first = Below(pages), count = 1 + Below(pages - first);
+  uint32_t flags = Below(2) ? uint32_t{fs::kFallocPunchHole} | fs::kFallocKeepSize : uint32_t{fs::kFallocZeroRange} | fs::kFallocKeepSize;
+  size_t hole = model.BeginPunch(first * unit, count * unit, life_->number, s_->Tick());
+  auto punched = co_await kernel_->Fallocate(open, first * kPageBytes, count * kPageBytes, flags);
+  model.EndWrite(hole, punched.ok(), s_->Tick());
+  s_->Count("punch:" + std::string(ErrcName(punched.code())));
+  co_return !Lost(punched.code());
 }
 
 Task<bool> User::Map(size_t file) {
@@ -166,7 +197,9 @@ Task<bool> User::Count(size_t counter) {
   CounterFile& model = s_->counters[counter];
   auto open = co_await FileOf(CounterName(counter), flags);
   if (!open.ok()) co_return !Lost(open.code());
-  auto locked = co_await kernel_->LockRange(*open, 0, 7, dlm::RangeType::kExclusive);
+  dlm::RangeSpace space = s_->knobs.flocks ? dlm::RangeSpace::kFlock : dlm::RangeSpace::kFcntl;
+  uint64_t end = s_->knobs.flocks ? UINT64_MAX : 7;
+  auto locked = co_await kernel_->LockRange(*open, 0, end, dlm::RangeType::kExclusive, space);
   s_->Count("lock:" + std::string(ErrcName(locked.code())));
   if (!locked.ok()) co_return !Lost(locked.code());
   if (life_->over) co_return false;  // granted, but this mount has died meanwhile: nobody may rely on it
@@ -189,7 +222,12 @@ Task<bool> User::Count(size_t counter) {
   }
   if (life_->over) co_return false;
   model.Unlocking(life_->number);
-  auto unlocked = co_await kernel_->LockRange(*open, 0, 7, dlm::RangeType::kUnlock);
+  if (Below(4) == 0) {  // the last close unlocks too
+    files_.erase({CounterName(counter), flags});
+    auto closed = co_await kernel_->Close(*open);
+    co_return !Lost(code) && !Lost(closed.code());
+  }
+  auto unlocked = co_await kernel_->LockRange(*open, 0, end, dlm::RangeType::kUnlock, space);
   if (!unlocked.ok()) co_return false;
   co_await MaybeClose(CounterName(counter), flags);
   co_return !Lost(code);
@@ -287,6 +325,37 @@ Task<bool> User::Attributes() {
   if (!linked.ok()) co_return !Lost(linked.code());
   auto removed = co_await kernel_->Remove(root, name, false);
   co_return !Lost(removed.code());
+}
+
+// An xattr is short or takes several tree blocks, changed and looked at from everywhere.
+Task<bool> User::Xattr() {
+  NodePtr root = life_->dirs[0];
+  auto found = co_await kernel_->Find(root, "owned");
+  if (!found.ok()) co_return !Lost(found.code());
+  CellFile& model = *s_->xattr;
+  auto value_of = [](size_t write) {
+    std::string text = std::to_string(write) + ":";
+    text.append(write % 3 == 0 ? write * 97 % 9000 : write % 50, static_cast<char>('a' + write % 26));
+    return text;
+  };
+  if (Below(2)) {
+    size_t write = model.BeginWrite(0, 1, life_->number, s_->Tick());
+    std::string text = value_of(write);
+    Bytes value(AsBytes(text).begin(), AsBytes(text).end());
+    auto set = co_await kernel_->SetXattr(*found, "user.number", std::move(value));
+    model.EndWrite(write, set.ok(), s_->Tick());
+    s_->Count("setxattr:" + std::string(ErrcName(set.code())));
+    co_return !Lost(set.code());
+  }
+  uint64_t start = s_->Tick();
+  auto value = co_await kernel_->GetXattr(*found, "user.number");
+  s_->Count("getxattr:" + std::string(ErrcName(value.code())));
+  if (!value.ok() && value.code() != Errc::kNoData) co_return !Lost(value.code());
+  std::string text = value.ok() ? std::string(AsText(*value)) : "";
+  uint64_t number = std::strtoull(text.c_str(), nullptr, 10);
+  if (value.ok() && text != value_of(number)) s_->Wrong("an xattr that nobody wrote: " + text.substr(0, 40));
+  s_->Wrong(model.ReadNumber(number, life_->number, start, s_->Tick()));
+  co_return true;
 }
 
 // ---- at the end -------------------------------------------------------------------------------------------------

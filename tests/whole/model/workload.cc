@@ -20,6 +20,9 @@ WorkloadKnobs WorkloadKnobs::Random(sim::SimRandom& random) {
   k.users = 1 + static_cast<uint32_t>(random.Below(3));
   k.think_max = Microseconds(static_cast<int64_t>(100 + random.Below(6000)));
   k.directories = 1 + static_cast<uint32_t>(random.Below(2));
+  k.nested = random.Below(2) == 0;
+  k.flocks = random.Below(2) == 0;
+  k.kernel.readdir_bytes = random.Below(2) ? 64 * 1024 : 200 + static_cast<uint32_t>(random.Below(400));
   k.names = 2 + static_cast<uint32_t>(random.Below(3));
   k.files = 1 + static_cast<uint32_t>(random.Below(2));
   k.pages = 1 + static_cast<uint32_t>(random.Below(3));
@@ -30,6 +33,7 @@ WorkloadKnobs WorkloadKnobs::Random(sim::SimRandom& random) {
   k.weigh_log = static_cast<uint32_t>(random.Below(3));
   k.weigh_orphan = static_cast<uint32_t>(random.Below(2));
   k.weigh_attributes = static_cast<uint32_t>(random.Below(4));
+  k.weigh_xattr = static_cast<uint32_t>(random.Below(2));
   k.kill_application = static_cast<uint32_t>(random.Below(2)) * 30'000;
   return k;
 }
@@ -39,6 +43,7 @@ Workload::State::State(sim::World* w, WorkloadKnobs k) : world(w), knobs(k) {
     cells.emplace_back(CellName(i), knobs.pages * (kPageBytes / kCellBytes), &deaths);
   }
   owner = std::make_unique<CellFile>("owner", 1, &deaths);
+  xattr = std::make_unique<CellFile>("xattr", 1, &deaths);
   for (uint32_t i = 0; i < knobs.logs; ++i) logs.emplace_back(LogName(i), &deaths);
   for (uint32_t i = 0; i < knobs.counters; ++i) counters.emplace_back(CounterName(i));
 }
@@ -59,11 +64,16 @@ void Workload::State::Wrong(const std::string& what) {
 // mkdir and creat that may have been done before, by a node that died over it.
 Task<bool> Workload::State::Prepare(Life* life) {
   KernelModel* k = life->kernel;
-  NodePtr root = k->root();
+  NodePtr root = k->root(), first;
   for (uint32_t i = 0; i < knobs.directories; ++i) {
     std::string name = "d" + std::to_string(i);
-    auto made = co_await k->MakeDir(root, name);
+    NodePtr parent = Nested(i) ? first : root;
+    auto made = co_await k->MakeDir(parent, name);
     if (!made.ok() && made.code() != Errc::kExists) co_return false;
+    if (i > 0) continue;
+    auto found = co_await k->Find(root, name);
+    if (!found.ok()) co_return false;
+    first = *found;
   }
   std::vector<std::string> files{"owned"};
   for (size_t i = 0; i < cells.size(); ++i) files.push_back(CellName(i));
@@ -82,6 +92,10 @@ Task<bool> Workload::State::Prepare(Life* life) {
     auto closed = co_await k->Close(*file);
     if (!synced.ok() || !closed.ok()) co_return false;
   }
+  if (first) {
+    auto below = co_await k->FsyncDir(first);
+    if (!below.ok()) co_return false;
+  }
   auto synced = co_await k->FsyncDir(root);
   co_return synced.ok();
 }
@@ -89,7 +103,7 @@ Task<bool> Workload::State::Prepare(Life* life) {
 Task<bool> Workload::State::FindDirs(Life* life) {
   life->dirs = {life->kernel->root()};
   for (uint32_t i = 0; i < knobs.directories; ++i) {
-    auto dir = co_await life->kernel->Find(life->dirs[0], "d" + std::to_string(i));
+    auto dir = co_await life->kernel->Find(life->dirs[Nested(i) ? 1 : 0], "d" + std::to_string(i));
     if (!dir.ok()) {
       if (dir.code() == Errc::kNotFound) Wrong("a directory that was made and synced is gone");
       co_return false;

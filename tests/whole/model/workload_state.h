@@ -42,6 +42,7 @@ struct Workload::State {
   std::deque<LogFile> logs;
   std::deque<CounterFile> counters;
   std::unique_ptr<CellFile> owner;  // of the file "owned": its uid is the number of the call that set it
+  std::unique_ptr<CellFile> xattr;  // of the same file: its value begins with that number
   std::deque<std::unique_ptr<Life>> lives;
   std::map<NodeId, Life*> current;
   std::map<NodeId, std::unique_ptr<KernelModel>> kernels;
@@ -57,6 +58,7 @@ struct Workload::State {
   uint64_t Tick();  // the next tick, in the log too
   void Wrong(const std::string& what);
   void Count(const std::string& what) { ++counts[what]; }
+  bool Nested(uint32_t dir) const { return knobs.nested && dir > 0 && dir + 1 == knobs.directories; }
   bool Ends(const Life& life) const { return quiet || life.leaving || !life.mounted; }
   void EndLife(Life* life);
 
@@ -89,6 +91,9 @@ class User {
   Task<bool> Log(size_t log);
   Task<bool> Orphan();
   Task<bool> Attributes();
+  Task<bool> Xattr();
+  Task<bool> Cut(size_t file, FilePtr open);
+  Task<bool> ListInPages(const NameOp* op, std::vector<Listed> list, uint64_t end);
   // The file under that key, opened with these flags now or before. nullptr: could not.
   Task<Result<FilePtr>> FileOf(std::string name, int flags);
   Task<void> MaybeClose(std::string name, int flags);
