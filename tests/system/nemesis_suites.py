@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-HANGS_SECONDS = 150
+HANGS_SECONDS = 300     # of a run that takes seconds on a quiet machine
 FULL = re.compile(r"No space left|ENOSPC|errno=28\b|Disk quota")
 # What fio and stress-ng say of data that is not what they wrote. (An I/O error of a dead mount reads otherwise.)
 CORRUPT = re.compile(r"verify: bad|verify: .*failed|bad magic header|bad header|hdr_fail|Invalid or incomplete multibyte"
