@@ -89,6 +89,19 @@ ClusterState FenceIt(ClusterState state, Life by, Life victim, ProofKind kind) {
 
 }  // namespace
 
+// A path of a volume, the words of a fence agent. Such a value would be decided, written, and never read again by anybody.
+TEST_CASE("state: text that is no UTF-8 is read again", "[cluster][unit]") {
+  auto state = Running(1);
+  CHECK(ClusterState().ParseFromString(state.SerializeAsString()));
+  state.add_lockspaces()->set_volume_url("/images/caf\xe9");
+  state.mutable_lockspaces(0)->add_members()->set_address("\xff");
+  state.add_fencing()->set_reason("\xc3");
+  state.mutable_fencing(0)->add_steps()->set_detail("agent: \x80");
+  ClusterState again;
+  REQUIRE(again.ParseFromString(state.SerializeAsString()));
+  CHECK(again.lockspaces(0).volume_url() == "/images/caf\xe9");
+}
+
 TEST_CASE("transitions: joiners are admitted together and only by a member", "[cluster][unit]") {
   auto state = Running();
   CHECK(Members(state) == std::vector{L(1, 1), L(2, 1), L(3, 1)});
