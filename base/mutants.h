@@ -25,7 +25,11 @@ enum class Mutant {
   kClaimsUnwritten,      // blocks taken for data are nowhere on disk
   kNoVersionFloor,       // a block used again starts its versions anew
   kReapsOpenFiles,       // an orphan is freed while another mount has it open
-  kFsyncOwnOnly,         // fsync does not reach what another mount has written
+  kFsyncOwnOnly,         // fsync with nothing dirty here does not reach what another mount has written
+  kNoDrainAtReconnect,   // a lost session's writes are not waited for
+  kUnflushedForgotten,   // what was written and not flushed is not written again after a lost session
+  kTypeFive,             // a reservation that goes with its holder's clean leave
+  kBytesNotAwaited,      // a victim's byte of the image counts as free at once
   kAppendAtOffset,       // O_APPEND goes where the kernel believes the end to be
   // The kernel's side (filesystem.md, rules 1 to 5).
   kAwaitNamesForEver,    // dropping a name waits for i_rwsem however long, nobody is told ESTALE

@@ -43,7 +43,7 @@ class LocalFence {
   virtual Task<Result<bool>> Populated(FenceDevice device);
 
   // A mount died on a living node: its process is gone (pid > 0: waited for through a pidfd) and its byte is ours.
-  Task<Status> ProveMountDead(std::string volume, MountNo mount, int32_t pid, Duration limit);
+  virtual Task<Status> ProveMountDead(std::string volume, MountNo mount, int32_t pid, Duration limit);
 
  private:
   Task<Status> AwaitPidGone(int32_t pid, bool kill, Duration limit, std::function<bool()> stop);

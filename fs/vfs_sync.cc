@@ -11,7 +11,13 @@ namespace holdfast::fs {
 Task<Status> Vfs::Fsync(KernelInode node, bool data_only, Interrupt* interrupt) {
   (void)data_only;  // sizes and extents are metadata of every record; times cost nothing more
   VfsCore* core = core_.get();
-  if (HF_MUTANT(kFsyncOwnOnly) && core->table.Peek(node == kRootNode ? core->root() : InodeNo(node & kInodeMask)) == nullptr) co_return Status();
+  if (HF_MUTANT(kFsyncOwnOnly)) {
+    Inode* here = core->table.Peek(node == kRootNode ? core->root() : InodeNo(node & kInodeMask));
+    if (here == nullptr || (!here->data.dirty() && !here->dirty_core)) {
+      auto own = co_await core->parts.journal->Sync();
+      co_return own;
+    }
+  }
   // FSYNC of a directory holds its i_rwsem, which dropping its names waits for (rule 1): let in meanwhile.
   LockOptions options = Interruptible(interrupt);
   options.page_io = true;

@@ -9,6 +9,9 @@ struct SimDisk::Session {
   SimExecutor* executor;
   ReservationKey key = 0;  // 0: not registered
   bool closing = false;
+  bool losable = false, lost = false;
+  std::map<uint64_t, std::shared_ptr<Request>> open;  // losable: not answered yet, by the order of submission
+  uint64_t submitted = 0;
   size_t running = 0;
   WaitList idle;
 };
@@ -25,6 +28,9 @@ struct SimDisk::Request {
   ReservationKey key = 0;
   bool late = false;              // its process died and it was put off once
   bool gone = false;              // aborted, or failed by a power loss
+  bool answered = false;
+  bool orphan = false;            // its session was lost after the array had accepted it
+  uint64_t turn = 0;              // order of submission in its session
   Instant submitted;
   Completion<Status> done;
 };
@@ -58,6 +64,11 @@ std::unique_ptr<SimDiskSession> SimDisk::Open(SimExecutor& executor) {
 
 void SimDisk::Submit(std::shared_ptr<Request> request) {
   request->submitted = world_->now();
+  Session& session = *request->session;
+  if (session.losable) {
+    request->turn = ++session.submitted;
+    session.open[request->turn] = request;
+  }
   Duration delay = world_->random().Between(Duration{0}, knobs_.accept_max);
   world_->After(delay, [this, request] { Accept(request); });
 }
@@ -92,8 +103,21 @@ Status SimDisk::Admit(Request& request) {
     return Error(Errc::kConflict, "reservation conflict");
   }
   if (fault_) HF_TRY(fault_(request.op, session.executor->node(), request.offset, request.length));
+  if (Strikes(session.executor->node(), &DiskTrouble::error)) {
+    if (request.op == DiskOp::kWrite && world_->random().Chance(kMillion / 2)) LandBytes(request, 0, request.length);
+    return Error(Errc::kIo, "injected");
+  }
   if (request.op == DiskOp::kRead && world_->random().Chance(knobs_.read_error)) return Errc::kIo;
   return {};
+}
+
+bool SimDisk::Strikes(NodeId node, uint32_t DiskTrouble::*what) {
+  if (trouble_.empty()) return false;
+  for (NodeId who : {NodeId(0), node}) {
+    auto it = trouble_.find(who);
+    if (it != trouble_.end() && world_->random().Chance(it->second.*what)) return true;
+  }
+  return false;
 }
 
 void SimDisk::Schedule(std::shared_ptr<Request> request) {
@@ -118,7 +142,7 @@ void SimDisk::Land(std::shared_ptr<Request> request) {
   SimRandom& random = world_->random();
   Session& session = *request->session;
   bool dead = !session.executor->alive();
-  if (dead && !request->late) {
+  if ((dead || request->orphan) && !request->late) {
     request->late = true;
     if (request->op == DiskOp::kWrite && random.Chance(knobs_.crash_late)) {
       world_->After(random.Between(Duration{0}, knobs_.crash_late_max), [this, request] { Land(request); });
@@ -129,9 +153,11 @@ void SimDisk::Land(std::shared_ptr<Request> request) {
     return;
   }
   in_flight_.erase(request->number);
+  bool hangs = session.losable && !dead && !request->answered && Strikes(session.executor->node(), &DiskTrouble::hang);
+  if (hangs && random.Chance(kMillion / 2)) return;  // lost on its way in
   switch (request->op) {
     case DiskOp::kRead:
-      if (!dead) image_.Read(request->offset, request->out);
+      if (!dead && !hangs) image_.Read(request->offset, request->out);
       break;
     case DiskOp::kWrite: {
       LandBytes(*request, request->landed_to, request->length);
@@ -160,7 +186,7 @@ void SimDisk::Land(std::shared_ptr<Request> request) {
         }
       break;
   }
-  Finish(*request, {});
+  if (!hangs) Finish(*request, {});
 }
 
 void SimDisk::LandBytes(Request& request, uint64_t from, uint64_t to) {
@@ -176,11 +202,39 @@ void SimDisk::LandBytes(Request& request, uint64_t from, uint64_t to) {
 
 void SimDisk::Finish(Request& request, Status status) {
   request.gone = true;
+  Answer(request, std::move(status));
+}
+
+void SimDisk::Answer(Request& request, Status status) {
+  if (std::exchange(request.answered, true)) return;
   Session& session = *request.session;
+  if (session.losable) session.open.erase(request.turn);
   if (!session.executor->alive()) return;
   ExecutorTurn turn(session.executor);
   if (--session.running == 0) session.idle.WakeAll();
   request.done.Set(std::move(status));
+}
+
+// What was accepted lands in its own time; a read touches its caller's memory no more.
+void SimDisk::Lose(Session& session) {
+  session.lost = true;
+  auto open = session.open;
+  for (auto& [turn, request] : open) {
+    bool accepted = in_flight_.contains(request->number) && request->op != DiskOp::kRead;
+    if (accepted) {
+      request->orphan = true;
+    } else {
+      request->gone = true;
+      in_flight_.erase(request->number);
+    }
+    Answer(*request, Error(Errc::kDisconnected, "the session is lost"));
+  }
+}
+
+bool SimDisk::AnythingInFlight(const std::function<bool(uint64_t)>& of) const {
+  return std::any_of(in_flight_.begin(), in_flight_.end(), [&](const auto& entry) {
+    return entry.second->op != DiskOp::kRead && of(entry.second->session->executor->id());
+  });
 }
 
 void SimDisk::MakeDurable(uint64_t offset, uint64_t length) {
@@ -245,6 +299,9 @@ void SimDisk::PowerLoss() {
     for (auto& session : sessions_) session->key = 0;
     reserved_ = false;
   }
+  pr_generation_ = 0;
+  for (auto& session : sessions_)
+    if (session->losable) Lose(*session);
 }
 
 // ---- reservations, at the array ----
@@ -263,6 +320,7 @@ Status SimDisk::Unregister(Session& session, ReservationKey key) {
   if (session.key != key) return Errc::kConflict;
   session.key = 0;
   ++pr_generation_;
+  if (knobs_.goes_with_holder && holder_ == &session) reserved_ = false;
   bool any = std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) { return s->key != 0; });
   if (!any) reserved_ = false;  // type 7 goes with its last registrant
   return {};
@@ -270,6 +328,7 @@ Status SimDisk::Unregister(Session& session, ReservationKey key) {
 
 Status SimDisk::Reserve(Session& session, ReservationKey key) {
   if (session.key == 0 || session.key != key) return Errc::kConflict;
+  if (!reserved_) holder_ = &session;
   reserved_ = true;
   return {};
 }
@@ -305,7 +364,7 @@ ReservationState SimDisk::reservation() const {
 // Nothing accepted from a session without a key is still under way.
 bool SimDisk::Drained() const {
   return std::none_of(in_flight_.begin(), in_flight_.end(), [](const auto& entry) {
-    return entry.second->op != DiskOp::kRead && entry.second->session->key == 0;
+    return entry.second->op != DiskOp::kRead && (entry.second->session->key == 0 || entry.second->orphan);
   });
 }
 
@@ -321,6 +380,7 @@ SimDiskSession::SimDiskSession(SimDisk* disk, std::shared_ptr<SimDisk::Session> 
 
 Task<Status> SimDiskSession::Do(std::shared_ptr<SimDisk::Request> request) {
   if (session_->closing) co_return Errc::kCancelled;
+  if (session_->lost) co_return Error(Errc::kDisconnected, "there is no session");
   if (request->offset % kBlockSize != 0 || request->length % kBlockSize != 0 ||
       request->offset + request->length > info_.size_bytes || request->offset + request->length < request->offset)
     co_return Error(Errc::kInvalid, "misaligned or out of range");
@@ -367,6 +427,16 @@ Task<Status> SimDiskSession::Discard(uint64_t offset, uint64_t length) {
 Task<void> SimDiskSession::Close() {
   session_->closing = true;
   while (session_->running > 0) co_await session_->idle.Wait();
+}
+
+void SimDiskSession::SetLosable() { session_->losable = true; }
+bool SimDiskSession::lost() const { return session_->lost; }
+void SimDiskSession::Lose() { disk_->Lose(*session_); }
+
+Task<bool> SimDiskSession::Relogin() {
+  auto arrived = co_await Travel();
+  if (arrived) session_->lost = false;
+  co_return arrived;
 }
 
 Task<bool> SimDiskSession::Travel() {

@@ -5,7 +5,10 @@
 //   node crash: what was accepted may still land, much later (crash_late_max), until the session's key has been
 //     preempted and Drain() answered. The write that lands late is why fencing exists.
 //   PowerLoss(): each sector not flushed is kept, lost or torn, on its own; writes in flight likewise; all keys are
-//     gone unless persist_through_power_loss.
+//     gone unless persist_through_power_loss; sessions that can be lost are.
+// A session that can be lost (SetLosable) is as one of iSCSI: after a power loss, or when its owner gives it up because a
+// command has no answer, its requests fail with kDisconnected, what the array had accepted of them may land later, and
+// nothing goes before Relogin. Its registration is the nexus's and stays.
 // Everything random comes from the world's seed. Writes and conflicts are recorded for checkers.
 #pragma once
 
@@ -40,6 +43,7 @@ struct DiskKnobs {
   bool volatile_cache = true;
   bool preempt_and_abort = false;
   bool persist_through_power_loss = true;
+  bool goes_with_holder = false;             // the reservation, with the key of whoever made it (SCSI type 5)
   bool record_writes = false;                // keep every accepted write (without its bytes) in writes()
 
   static DiskKnobs Random(SimRandom& random);
@@ -56,6 +60,12 @@ struct DiskWrite {
 };
 
 enum class DiskOp : uint8_t { kRead, kWrite, kFlush, kDiscard };
+
+// What is wrong with a node's path, or with the array; per million requests.
+struct DiskTrouble {
+  uint32_t error = 0;  // kIo; a write may have landed all the same
+  uint32_t hang = 0;   // never answered, though the array may do it. REQUIRES: only sessions that can be lost are used
+};
 
 class SimDiskSession;
 
@@ -79,6 +89,12 @@ class SimDisk {
   // The node's path to the storage. Cut: requests stall, then fail; what was accepted before still lands.
   void CutPath(NodeId node) { no_path_.insert(node); }
   void HealPath(NodeId node) { no_path_.erase(node); }
+
+  // NodeId(0): the array, for everybody.
+  void SetTrouble(NodeId node, DiskTrouble trouble) { trouble_[node] = trouble; }
+  void EndTroubles() { trouble_.clear(); }
+  // Do requests of that node's processes that have ended still fly? (A byte lock is free when none does.)
+  bool AnythingInFlight(const std::function<bool(uint64_t executor)>& of) const;
 
   // Asked for each request at acceptance; an error is the request's outcome (a write then does not land).
   using Fault = std::function<Status(DiskOp op, NodeId node, uint64_t offset, uint64_t length)>;
@@ -108,6 +124,9 @@ class SimDisk {
   void Land(std::shared_ptr<Request> request);
   void LandBytes(Request& request, uint64_t from, uint64_t to);
   void Finish(Request& request, Status status);
+  void Answer(Request& request, Status status);
+  void Lose(Session& session);
+  bool Strikes(NodeId node, uint32_t DiskTrouble::*what);
   void MakeDurable(uint64_t offset, uint64_t length);
   void LoseSector(DiskImage& image, uint64_t sector, const Sector& before, SimRandom& random) const;
   void LoseUnflushed(DiskImage& image, SimRandom& random) const;
@@ -127,8 +146,10 @@ class SimDisk {
   std::vector<std::shared_ptr<Session>> sessions_;
   std::map<uint64_t, std::shared_ptr<Request>> in_flight_;  // writes accepted and not landed, by acceptance
   bool reserved_ = false;
+  Session* holder_ = nullptr;
   uint32_t pr_generation_ = 0;
   std::set<NodeId> no_path_;
+  std::map<NodeId, DiskTrouble> trouble_;
   Fault fault_;
   std::function<void(const DiskWrite&)> watcher_;
   std::function<void()> flush_watcher_;
@@ -144,6 +165,13 @@ class SimDiskSession final : public BlockDevice, public Reservations {
   Task<Status> Flush() override;
   Task<Status> Discard(uint64_t offset, uint64_t length) override;
   Task<void> Close() override;
+
+  void SetLosable();
+  bool lost() const;
+  // Gives the session up: whatever has no answer fails with kDisconnected.
+  void Lose();
+  // True: there is a session again. False: no path to the array.
+  Task<bool> Relogin();
 
   Task<Result<ReservationCapabilities>> Capabilities() override;
   Task<Status> Register(ReservationKey key) override;

@@ -32,8 +32,28 @@ void SimNetwork::Send(NodeId from, const Endpoint& to, std::vector<std::byte> fr
     return;
   }
   auto shared = std::make_shared<std::vector<std::byte>>(std::move(frame));
+  if (auto it = clogged_.find({from, to.node}); it != clogged_.end()) {
+    if (it->second.frames.size() >= it->second.room) ++lost_;
+    else it->second.frames.push_back({to, shared});
+    return;
+  }
   Fly(from, to, shared);
   if (world_->random().Chance(knobs_.duplicate)) Fly(from, to, shared);
+}
+
+void SimNetwork::Unclog(NodeId from, NodeId to) {
+  auto it = clogged_.find({from, to});
+  if (it == clogged_.end()) return;
+  auto frames = std::move(it->second.frames);
+  clogged_.erase(it);
+  for (Waiting& w : frames) Fly(from, w.to, std::move(w.frame));
+}
+
+void SimNetwork::UnclogAll() {
+  while (!clogged_.empty()) {
+    auto [from, to] = clogged_.begin()->first;
+    Unclog(from, to);
+  }
 }
 
 void SimNetwork::Fly(NodeId from, const Endpoint& to, std::shared_ptr<std::vector<std::byte>> frame) {

@@ -44,6 +44,10 @@ class SimNetwork {
     CutOneWay(a, b);
     CutOneWay(b, a);
   }
+  // A direction is clogged: what is sent waits in a queue (beyond `frames` it is lost) and comes in one burst when it opens.
+  void Clog(NodeId from, NodeId to, size_t frames = 10'000) { clogged_[{from, to}].room = frames; }
+  void Unclog(NodeId from, NodeId to);
+  void UnclogAll();
   // Every pair across the two sides, both ways.
   void Partition(const std::vector<NodeId>& left, const std::vector<NodeId>& right);
   void Heal(NodeId a, NodeId b) {
@@ -68,6 +72,15 @@ class SimNetwork {
   NetworkKnobs knobs_;
   std::unordered_map<std::string, SimTransport*> listeners_;  // looked up only
   std::set<std::pair<NodeId, NodeId>> cut_;
+  struct Waiting {
+    Endpoint to;
+    std::shared_ptr<std::vector<std::byte>> frame;
+  };
+  struct Queue {
+    size_t room = 0;
+    std::vector<Waiting> frames;
+  };
+  std::map<std::pair<NodeId, NodeId>, Queue> clogged_;
   std::map<std::pair<NodeId, std::string>, uint64_t> last_arrival_;
   uint64_t sent_ = 0, delivered_ = 0, lost_ = 0, addresses_ = 0;
 };

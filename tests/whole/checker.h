@@ -31,6 +31,8 @@ class Checker {
   void SawState(const DaemonLife& life, const cluster::StatePtr& state);
   void CheckLeases();
   void Wrote(const sim::DiskWrite& write);
+  // The array has forgotten all reservations.
+  void KeysLost() { keys_lost_ = true; }
   // A mount has its number; its executor's writes are that member's from now on.
   void Joined(const MountLife& mount);
 
@@ -70,6 +72,7 @@ class Checker {
   std::map<uint64_t, MountNo> numbers_;   // executor -> mount number
   std::map<dlm::ResourceName, std::map<Holder, dlm::Mode>> held_;
   uint64_t replays_ = 0, grants_ = 0;
+  bool keys_lost_ = false;
 };
 
 }  // namespace holdfast::whole

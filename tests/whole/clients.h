@@ -29,6 +29,8 @@ class Clients {
   virtual void Replayed(const MemberId& victim) { (void)victim; }
   // Every life of this node that has ended is fenced and replayed.
   virtual void Recovered(NodeId node) = 0;
+  // From now on this node's mount, as long as it lives, may give EIO where its disk did.
+  virtual void DiskErrors(NodeId node) { (void)node; }
   virtual void Quiesce() = 0;
   virtual bool Idle() const = 0;
   // All that should be there, read through this node's mount. REQUIRES: quiet, every dead life recovered.

@@ -15,7 +15,7 @@ std::string ToText(const StatusTree& tree, int depth) {
   return out;
 }
 
-Cluster::Cluster(sim::World* w, ClusterOptions o, Clients* c) : world(*w), options(o), clients(c), network(w, {}), checker_(this) {
+Cluster::Cluster(sim::World* w, ClusterOptions o, Clients* c) : world(*w), options(o), clients(c), network(w, {}), checker_(this), register_users_(w) {
   for (uint32_t n = 1; n <= options.nodes; ++n) machines_.try_emplace(n, w);
   MakeConfig();
 }
@@ -26,7 +26,7 @@ void Cluster::MakeConfig() {
   config_.hash = "h";
   config_.timing = options.timing;
   if (options.disk_votes) {
-    config_.quorum_device = kArrayUrl;
+    config_.quorum_device = volume_url();
     config_.quorum_votes = options.nodes - 1;
   }
   for (uint32_t n = 1; n <= options.nodes; ++n) {
@@ -43,6 +43,14 @@ void Cluster::MakeConfig() {
       device.attributes.emplace_back("ip", device.name);
       config_.devices.push_back(device);
       node.methods.push_back({"power", {{device.name, {}, 0}}});
+    }
+    if (options.array.image) {  // as a lab's: it ends the node's processes
+      cluster::FenceDeviceConfig device;
+      device.name = "local" + std::to_string(n);
+      device.agent = "fence_local";
+      device.attributes.emplace_back("cgroup", name);
+      config_.devices.push_back(device);
+      node.methods.push_back({"local", {{device.name, {}, 0}}});
     }
     config_.nodes.push_back(std::move(node));
   }
@@ -178,6 +186,7 @@ void Cluster::DaemonEnded(DaemonLife& life) {
   Machine& m = machine(life.node);
   bool left = life.core->end() == cluster::DaemonEnd::kLeft;
   HF_LOG(LogLevel::kInfo, "sim", "daemon_ended", {{"node", life.node}, {"clean", left}, {"life", cluster::ToString(life.life())}});
+  if (life.core->failure().message.find("forked") != std::string::npos) checker_.Violate("I2: " + life.core->failure().message);
   // Last words to the mounts still leave; then the process ends (or starts itself again).
   DaemonLife* it = &life;
   Duration linger = left ? Milliseconds(50) : Milliseconds(500);
@@ -219,6 +228,7 @@ void Cluster::Care(NodeId node, Machine& m) {
   if (!daemon_up && m.want_daemon && world.now() >= m.start_daemon_at) {
     m.daemon = new DaemonLife(this, node);
     daemons_.push_back(m.daemon);
+    register_users_.Start(m.daemon);
     daemon_up = true;
   }
   bool mount_up = m.mount && m.mount->alive();

@@ -20,7 +20,9 @@
 #include "tests/whole/checker.h"
 #include "tests/whole/clients.h"
 #include "tests/whole/daemon_life.h"
+#include "tests/whole/image_locks.h"
 #include "tests/whole/mount_life.h"
+#include "tests/whole/register_users.h"
 
 namespace holdfast::whole {
 
@@ -33,6 +35,7 @@ struct ClusterOptions {
   uint32_t data_mib = 64;       // of the volume, beside quorum area and journals
   bool power = true;            // every node has a power switch in its fence methods
   bool disk_votes = true;
+  ArrayKnobs array;             // array.image: byte locks and fence_local instead of reservations
   sim::NetworkKnobs network;
   sim::DiskKnobs disk;
   cluster::Timing timing;
@@ -88,8 +91,10 @@ class Cluster {
 
   const cluster::Config& config() const { return config_; }
   const fs::Geometry& geometry() const { return super_.geometry; }
+  const char* volume_url() const { return options.array.image ? kImageUrl : kArrayUrl; }
   const std::string& lockspace_name() const { return lockspace_name_; }
   Checker& checker() { return checker_; }
+  RegisterUsers& register_users() { return register_users_; }
   const Checker& checker() const { return checker_; }
   const std::vector<DaemonLife*>& daemons() const { return daemons_; }
 
@@ -98,6 +103,7 @@ class Cluster {
   Clients* clients;
   sim::SimNetwork network;
   std::unique_ptr<sim::SimDisk> disk;
+  ImageLocks image_locks;
   uint64_t crashes = 0;
   std::function<void()> after_replay;  // may be empty
 
@@ -113,6 +119,7 @@ class Cluster {
   fs::Superblock super_;
   std::string lockspace_name_ = "vol";
   Checker checker_;
+  RegisterUsers register_users_;
   std::vector<DaemonLife*> daemons_;
   std::vector<MountLife*> mounts_;
 };

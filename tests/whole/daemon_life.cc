@@ -11,10 +11,18 @@ namespace {
 
 Task<Result<std::unique_ptr<cluster::QuorumDevice>>> OpenArray(Cluster* cluster, SimExecutor* executor, cluster::Parts* parts,
                                                               std::function<void(std::string)> on_fenced) {
-  auto device = std::make_unique<ArrayDevice>(cluster->disk->Open(*executor));
+  auto device = std::make_unique<ArrayDevice>(cluster->disk.get(), executor, cluster->options.array);
   ArrayDevice* array = device.get();
+  if (cluster->options.array.image) {
+    uint64_t byte = fence::DaemonByte(parts->self->id);
+    std::function<Status()> take = [cluster, byte, executor] { return cluster->image_locks.Take(*cluster->disk, byte, executor); };
+    co_return std::make_unique<cluster::QuorumDevice>(parts, std::move(device), nullptr, std::move(take));
+  }
   array->OnFenced([on_fenced](const Error& why) { on_fenced(why.ToString()); });
-  co_return std::make_unique<cluster::QuorumDevice>(parts, std::move(device), array, nullptr);
+  auto quorum = std::make_unique<cluster::QuorumDevice>(parts, std::move(device), array, nullptr);
+  ReservationKey key = quorum->key();
+  array->SetReconnectGuard([array, key] { return array->Restore(key); });
+  co_return quorum;
 }
 
 }  // namespace
@@ -26,7 +34,7 @@ DaemonLife::DaemonLife(Cluster* c, NodeId n) : cluster(c), node(n), executor(&c-
   lease = cluster::LeaseWriter::InMemory("lease:" + name + ":" + std::to_string(executor->id()), &page);
   processes = MakeAgents(c, executor);
   sessions = std::make_unique<SimReservationSessions>(c->disk.get(), executor);
-  local = std::make_unique<NoLocalFence>(executor);
+  local = MakeLocalFence(c, executor);
   // A machine's boot id changes when it boots, not when its daemon starts again.
   std::string boot = "boot-" + name + "-" + std::to_string(c->machine(n).boots);
   core = std::make_unique<cluster::DaemonCore>(executor, &c->world.random(), c->config(), name, boot);
@@ -45,7 +53,10 @@ DaemonLife::DaemonLife(Cluster* c, NodeId n) : cluster(c), node(n), executor(&c-
     return OpenArray(cluster, executor, core->parts(), std::move(on_fenced));
   };
   seams.user_name = [](uint32_t) { return std::string("root"); };
-  seams.see_state = [this](const cluster::StatePtr& state) { cluster->checker().SawState(*this, state); };
+  seams.see_state = [this](const cluster::StatePtr& state) {
+    cluster->checker().SawState(*this, state);
+    cluster->register_users().Told(*state);
+  };
   seams.see_lease = [this](Incarnation, Instant deadline) {
     lease_end = cluster->world.ClockOf(node).ToWorld(deadline);
     cluster->checker().CheckLeases();
@@ -57,6 +68,8 @@ DaemonLife::DaemonLife(Cluster* c, NodeId n) : cluster(c), node(n), executor(&c-
   policy.retry_delay = Milliseconds(300);
   policy.round_delay = Milliseconds(500);
   policy.storage_timeout = Seconds(8);
+  // As labs on targets that forget their reservations.
+  policy.accept_storage_alone = !c->options.disk.persist_through_power_loss;
   core->SetPolicy(policy);
   core->Assemble(std::move(seams));
   executor->Spawn(Run());

@@ -8,6 +8,7 @@
 
 #include "base/lease_page.h"
 #include "cluster/daemon/core.h"
+#include "fence/local_fence.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/kv_store.h"
 #include "tests/sim/network.h"
@@ -17,20 +18,6 @@
 namespace holdfast::whole {
 
 class Cluster;
-
-// The node's byte locks do not exist on an array; and nothing here may touch this machine.
-class NoLocalFence final : public fence::LocalFence {
- public:
-  using LocalFence::LocalFence;
-  bool Supports(const std::string&) const override { return false; }
-  Task<Result<std::string>> Isolate(fence::FenceDevice, Duration, std::function<bool()>) override {
-    co_return Error(Errc::kUnsupported, "no processes of this machine in a simulation");
-  }
-  Task<Status> AwaitBytes(std::string, std::vector<uint64_t>, Duration, std::function<bool()>) override {
-    co_return Error(Errc::kUnsupported, "no byte locks on an array");
-  }
-  Task<Result<bool>> Populated(fence::FenceDevice) override { co_return false; }
-};
 
 class DaemonLife {
  public:
@@ -52,7 +39,7 @@ class DaemonLife {
   std::unique_ptr<cluster::LeaseWriter> lease;
   std::unique_ptr<Processes> processes;
   std::unique_ptr<SimReservationSessions> sessions;
-  std::unique_ptr<NoLocalFence> local;
+  std::unique_ptr<fence::LocalFence> local;
   std::unique_ptr<cluster::Network> network;
   std::unique_ptr<cluster::DaemonCore> core;
   Instant lease_end;  // world time

@@ -25,7 +25,7 @@ void Print(const RunOptions& options, const RunResult& r) {
               static_cast<unsigned long long>(r.evictions), static_cast<unsigned long long>(r.replays), static_cast<unsigned long long>(r.grants));
 }
 
-// Batches until the count or the time is over. Seeds that fail are named with the command that replays them.
+// Batches until the count or the time is over, whichever comes first. Seeds that fail are named with the command that replays them.
 int Many(const RunOptions& options, uint64_t count, double minutes, bool probes) {
   using Clock = std::chrono::steady_clock;
   auto begin = Clock::now();
@@ -40,7 +40,7 @@ int Many(const RunOptions& options, uint64_t count, double minutes, bool probes)
   };
   uint64_t done = 0, failed = 0;
   constexpr uint64_t kRound = 100;
-  while (failed < 20 && (count > 0 ? done < count : seconds() < minutes * 60)) {
+  while (failed < 20 && (count == 0 || done < count) && (minutes <= 0 || seconds() < minutes * 60)) {
     sim::SeedOptions how;
     how.first = options.seed + done;
     how.count = count > 0 ? std::min(count - done, kRound) : kRound;

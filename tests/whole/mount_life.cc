@@ -37,7 +37,7 @@ Task<void> MountLife::Run() {
 }
 
 Task<Status> MountLife::Up() {
-  device_ = std::make_unique<ArrayDevice>(cluster->disk->Open(*executor));
+  device_ = std::make_unique<ArrayDevice>(cluster->disk.get(), executor, cluster->options.array);
   auto super = co_await fs::ReadSuperblock(*device_);
   if (!super.ok()) co_return super.error();
   transport_ = cluster->network.Listen(*executor);
@@ -51,7 +51,7 @@ Task<Status> MountLife::Up() {
   request.cluster = super->lock_table.substr(0, colon);
   request.lockspace = super->lock_table.substr(colon + 1);
   request.volume_uuid = fs::UuidText(super->geometry.uuid);
-  request.volume_url = kArrayUrl;
+  request.volume_url = cluster->volume_url();
   do nonce = cluster->world.random().Next();
   while (nonce == 0);
   request.nonce = nonce;
@@ -60,6 +60,11 @@ Task<Status> MountLife::Up() {
   auto joined = co_await link_->Join(request);
   if (!joined.ok()) co_return joined.error();
   joined_ = *joined;
+  device_->OnSubmit([this] {
+    if (state != State::kUp && state != State::kUnmounting) return;  // the first reads come before the lease
+    LeaseState lease = CheckLease(*joined_->lease, joined_->self.incarnation, executor->clock().Now());
+    if (lease != LeaseState::kValid) cluster->checker().Violate("I1: mount " + ToString(joined_->self) + " submits after the end of its lease");
+  });
   node_incarnation = joined_->self.incarnation.v;
   cluster->checker().Joined(*this);
   Status taken = co_await TakeMountNumber(joined_->key);
@@ -88,6 +93,14 @@ Task<Status> MountLife::Up() {
 }
 
 Task<Status> MountLife::TakeMountNumber(ReservationKey key) {
+  if (cluster->options.array.image) {
+    Instant until = executor->clock().Now() + Seconds(10);
+    for (;;) {
+      Status taken = cluster->image_locks.Take(*cluster->disk, fence::MountByte(joined_->mount), executor);
+      if (taken.ok() || executor->clock().Now() >= until) co_return taken;
+      co_await SleepFor(Milliseconds(20));
+    }
+  }
   Status registered = co_await device_->Register(key);
   if (!registered.ok()) co_return registered;
   Status reserved = co_await device_->Reserve(key);
@@ -97,7 +110,25 @@ Task<Status> MountLife::TakeMountNumber(ReservationKey key) {
     Error error(Errc::kFenced, "the volume refuses us: " + why.ToString());
     if (mount) mount->Fatal(error);
   });
+  device_->SetReconnectGuard([this, key] { return GuardReconnect(key); });
   co_return Status();
+}
+
+// As fs/fuse/program_join.cc does.
+Task<Status> MountLife::GuardReconnect(ReservationKey key) {
+  for (;;) {
+    if (mount && mount->withdrawn()) co_return Error(Errc::kFenced, "withdrawn while the session was lost");
+    LeaseState lease = CheckLease(*joined_->lease, joined_->self.incarnation, executor->clock().Now());
+    if (lease == LeaseState::kValid) break;
+    if (lease == LeaseState::kEvicted) co_return Error(Errc::kFenced, "evicted while the session was lost");
+    co_await SleepFor(Milliseconds(20));
+  }
+  Status registered = co_await device_->Reregister(key);
+  if (registered.code() != Errc::kStale) co_return registered;
+  auto state = co_await static_cast<Reservations*>(device_.get())->Read();
+  if (state.ok() && !state->keys.empty())
+    co_return Error(Errc::kFenced, "the array has lost its reservation keys, and others stand there now without ours");
+  co_return registered;
 }
 
 // ---- the end ------------------------------------------------------------------------------------------------------

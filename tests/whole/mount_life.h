@@ -29,6 +29,7 @@ class MountLife final : public dlm::ClusterLinkHandler {
   void Die();
   bool alive() const { return executor->alive(); }
   bool joined() const { return joined_.has_value(); }
+  dlm::LockSpace* space() { return space_.get(); }
   MemberId self() const { return joined_ ? joined_->self : MemberId{}; }
   std::string Describe() const;
 
@@ -51,6 +52,7 @@ class MountLife final : public dlm::ClusterLinkHandler {
   Task<void> Run();
   Task<Status> Up();
   Task<Status> TakeMountNumber(ReservationKey key);
+  Task<Status> GuardReconnect(ReservationKey key);
   Task<void> CleanEnd();
   Task<void> WithdrawEnd(Error why);
   void OnFatal(Error why);

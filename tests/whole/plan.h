@@ -11,8 +11,9 @@ namespace holdfast::whole {
 
 enum class FaultKind : uint8_t {
   kPowerOff, kKillDaemon, kKillMount, kPause, kCut, kCutOneWay, kIsolate, kDiskPath, kSwitch, kRemount, kRejoin, kBlackout, kWipe,
+  kDiskErrors, kDiskHangs, kArrayPower, kClog,
 };
-inline constexpr int kFaultKinds = 13;
+inline constexpr int kFaultKinds = 17;
 const char* FaultName(FaultKind kind);
 
 struct Fault {
@@ -21,6 +22,7 @@ struct Fault {
   NodeId a, b;
   Duration length;   // until it ends by itself
   Switch how = Switch::kWorks;
+  uint32_t share = 0;  // per million: of the commands that fail or hang, of the unflushed sectors that stay
 };
 std::string ToString(const Fault& fault);
 

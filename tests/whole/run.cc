@@ -3,11 +3,13 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "dlm/standalone.h"
 #include "fs/check.h"
 #include "tests/whole/cluster.h"
 #include "tests/whole/model/workload.h"
 #include "tests/whole/plan.h"
+#include "tests/whole/value_clients.h"
 
 namespace holdfast::whole {
 namespace {
@@ -21,6 +23,7 @@ class Runner {
     } else {
       clients_ = MakePlainClients(&world_);
     }
+    clients_ = MakeValueClients(&world_, std::move(clients_), [this](NodeId n) { return cluster_->machine(n).mount->space(); });
     cluster_ = std::make_unique<Cluster>(&world_, plan_.cluster, clients_.get());
     cluster_->after_replay = [this] { SnapshotAfterReplay(); };
     if (options.trace) SetLogSink([this](LogLevel, const std::string& line) { Trace(line); });
@@ -36,7 +39,7 @@ class Runner {
     result.wrong = Wrong();
     result.trace_hash = world_.trace_hash();
     result.events = world_.events();
-    result.operations = clients_->operations();
+    result.operations = clients_->operations() + cluster_->register_users().operations();
     result.replays = cluster_->checker().replays();
     result.evictions = cluster_->checker().evictions();
     result.grants = cluster_->checker().grants();
@@ -56,6 +59,7 @@ class Runner {
     if (options_.broken && broken_.empty()) broken_ = options_.broken();
     if (!broken_.empty()) return broken_;
     const std::string& a = cluster_->checker().violation();
+    if (!cluster_->register_users().violation().empty()) return cluster_->register_users().violation();
     return a.empty() ? clients_->Violation() : a;
   }
   void Fail(const std::string& what) { cluster_->checker().Violate(what); }
@@ -77,6 +81,7 @@ class Runner {
   bool Faults() {
     cluster_->network.knobs() = plan_.cluster.network;
     cluster_->disk->knobs() = plan_.cluster.disk;
+    cluster_->disk->knobs().goes_with_holder = HF_MUTANT(kTypeFive);
     Instant begin = world_.now();
     for (uint64_t i = 0; i < 2; ++i) world_.After(world_.random().Between(Milliseconds(100), plan_.length), [this] { Snapshot(); });
     for (size_t i = 0; i < plan_.faults.size(); ++i) {
@@ -145,8 +150,32 @@ class Runner {
         for (NodeId n : c->nodes()) c->PowerOff(n);
         c->disk->knobs().keep = f.b.v % 2 == 0 ? 500'000 : 950'000;
         c->disk->PowerLoss();
+        if (!c->disk->knobs().persist_through_power_loss) c->checker().KeysLost();
         for (NodeId n : c->nodes())
           Later(world_.random().Between(Milliseconds(100), f.length), [c, n] { c->PowerOn(n); });
+        break;
+      case FaultKind::kDiskErrors:
+        for (NodeId n : c->nodes())
+          if (a.v == 0 || a == n) clients_->DiskErrors(n);
+        c->disk->SetTrouble(a, {.error = f.share});
+        Later(f.length, [c, a] { c->disk->SetTrouble(a, {}); });
+        break;
+      case FaultKind::kDiskHangs:
+        c->disk->SetTrouble(a, {.hang = f.share});
+        Later(f.length, [c, a] { c->disk->SetTrouble(a, {}); });
+        break;
+      case FaultKind::kArrayPower:  // under living mounts
+        c->disk->knobs().keep = f.share;
+        c->disk->PowerLoss();
+        if (!c->disk->knobs().persist_through_power_loss) c->checker().KeysLost();
+        break;
+      case FaultKind::kClog:
+        c->network.Clog(a, b);
+        if (f.share % 40'000 == 0) c->network.Clog(b, a);
+        Later(f.length, [c, a, b] {
+          c->network.Unclog(a, b);
+          c->network.Unclog(b, a);
+        });
         break;
     }
   }
@@ -154,11 +183,14 @@ class Runner {
   bool Heal() {
     Say("healing");
     cluster_->network.HealAll();
+    cluster_->network.UnclogAll();
+    cluster_->disk->EndTroubles();
     cluster_->network.knobs() = {};
     sim::DiskKnobs calm;
     calm.slow = 0;
     calm.volatile_cache = cluster_->disk->knobs().volatile_cache;
     calm.preempt_and_abort = cluster_->disk->knobs().preempt_and_abort;
+    calm.persist_through_power_loss = cluster_->disk->knobs().persist_through_power_loss;
     cluster_->disk->knobs() = calm;
     for (NodeId n : cluster_->nodes()) {
       Machine& m = cluster_->machine(n);
@@ -186,6 +218,7 @@ class Runner {
     Say("healed");
     if (!RunTo(world_.now() + Milliseconds(500))) return false;
     clients_->Quiesce();
+    cluster_->register_users().Quiesce();
     bool idle = world_.RunUntil([this] { return !Wrong().empty() || clients_->Idle(); }, Seconds(60));
     if (!idle) Fail("liveness: operations do not end in 60 s after healing");
     return Wrong().empty();
@@ -218,9 +251,12 @@ class Runner {
     for (NodeId n : cluster_->nodes()) cluster_->Unmount(n);
     bool out = world_.RunUntil([this] {
       if (!Wrong().empty()) return true;
-      for (NodeId n : cluster_->nodes())
-        if (cluster_->machine(n).mount) return false;
-      return true;
+      bool all = true;
+      for (NodeId n : cluster_->nodes()) {
+        if (cluster_->MountUp(n)) cluster_->Unmount(n);  // one that came up late, after a command that had hung
+        all = all && !cluster_->machine(n).mount;
+      }
+      return all;
     }, Seconds(60));
     if (!out) Fail("liveness: not all mounts could be unmounted in 60 s");
     if (!Wrong().empty()) return false;
