@@ -168,7 +168,8 @@ Task<Status> IscsiReservations::Reregister(ReservationKey key) {
   uint32_t known_generation = generation_;
   auto before = co_await CountKey(key);
   if (!before.ok()) co_return before.error();
-  if (*before == 0 && (generation_ == 0 || generation_ < known_generation)) {
+  // The generation starts anew with the array's power; where keys survive that (APTPL), a missing one was preempted.
+  if (*before == 0 && !persisted_ && (generation_ == 0 || generation_ < known_generation)) {
     generation_ = known_generation;  // asked again, the answer is the same
     co_return Error(Errc::kStale, session_->name() + " has lost its reservation keys");
   }
