@@ -59,6 +59,7 @@ struct Engine::Impl {
     reg = std::make_unique<Register>(RegisterOptionsOf(options), e, r, &acceptor, disk.get(),
                                      [this](NodeId to, const RegisterMessage& message) { SendRegister(to, message); });
     reg->SetWatcher([this] { OnDecided(); });
+    reg->SetForked([this](std::string why) { End(std::move(why)); });
   }
 
   Instant Now() const { return executor->clock().Now(); }

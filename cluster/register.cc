@@ -79,9 +79,13 @@ void Register::Learn(const Ballot& ballot, const std::string& bytes, bool ours) 
     if (!ours) return;
     decided_ = nullptr;
   }
-  if (decided_ != nullptr && state->version() == decided_->version())
-    HF_CHECK(bytes == decided_bytes_, "two values of register version %llu: the register has forked",
-             static_cast<unsigned long long>(state->version()));
+  if (decided_ != nullptr && state->version() == decided_->version() && bytes != decided_bytes_) {
+    // Nobody can tell which one is true, and who goes on may act on the other.
+    std::string why = "two values of register version " + std::to_string(state->version()) + ": the register has forked";
+    HF_CHECK(forked_, "%s", why.c_str());
+    if (!std::exchange(fork_told_, true)) forked_(std::move(why));
+    return;
+  }
   Saw(ballot);
   bool newer = decided_ == nullptr || state->version() > decided_->version();
   bool again = !newer && state->version() == decided_->version() && ballot > decided_ballot_;

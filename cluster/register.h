@@ -4,7 +4,7 @@
 //
 //   Quorums come from the value that was read: an answer counts only under the storage id that the value lists, in every
 //   acceptor set in force (two while votes change), and phase 2 needs them of the old and of the new value.
-//   INVARIANT: of one register version there is one value, ever (HF_CHECK).
+//   INVARIANT: of one register version there is one value, ever: who meets two ends its life (SetForked; HF_CHECK without it).
 //
 // Threading: one executor. Changes of one node are served one after the other; nodes that meet back off at random.
 #pragma once
@@ -57,6 +57,8 @@ class Register {
 
   // Told after each newer decided value, from the turn in which it became known.
   void SetWatcher(std::function<void()> watcher) { watcher_ = std::move(watcher); }
+  // Called once, when there are two values of one version (a lying peer, a bug): this life of the node must end.
+  void SetForked(std::function<void(std::string why)> forked) { forked_ = std::move(forked); }
   void OnMessage(NodeId from, const RegisterMessage& message);
 
   Task<Result<StatePtr>> Change(ChangeFn change, ChangeOptions options);
@@ -118,6 +120,8 @@ class Register {
   DiskAcceptor* disk_;
   std::function<void(NodeId, const RegisterMessage&)> send_;
   std::function<void()> watcher_;
+  std::function<void(std::string)> forked_;
+  bool fork_told_ = false;
   Mutex changes_;
   Scope background_;
   PhasePtr current_;

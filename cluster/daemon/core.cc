@@ -165,6 +165,7 @@ void DaemonCore::OnLease(Incarnation incarnation, Instant deadline) {
 
 void DaemonCore::OnEvicted(std::string why) {
   if (end_ != DaemonEnd::kRunning) return;
+  failure_ = Error(Errc::kFenced, why);
   // First what stops the mounts by itself, then words.
   parts_.lease->Evict();
   HF_LOG(LogLevel::kError, "holdfastd", "evicted", {{"why", why}});

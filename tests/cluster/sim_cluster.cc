@@ -48,7 +48,10 @@ void SimLife::OnLease(Incarnation, Instant deadline) {
   cluster->CheckLeases();
 }
 
-void SimLife::OnEvicted(std::string) { evicted = true; }
+void SimLife::OnEvicted(std::string why) {
+  evicted = true;
+  if (why.find("forked") != std::string::npos) cluster->Violate("n" + std::to_string(node.v) + ": " + why);
+}
 
 Task<void> SimLife::Run() {
   started = co_await engine->Start();
