@@ -22,6 +22,7 @@ static_assert(sizeof(Wire) == 16);
 constexpr Duration kBeat = Seconds(1);
 constexpr Duration kCheckpointLimit = Seconds(10);
 constexpr Duration kShrinkLimit = Seconds(3);
+constexpr size_t kDoingMax = 1024;  // favours under way; who asks for more is not answered
 
 Bytes Encode(Kind kind, uint64_t number, bool ok = true) {
   Wire wire;
@@ -110,7 +111,6 @@ Task<void> AppMessages::Idle() {
 }
 
 Task<void> AppMessages::Do(Favour favour, MemberId from, uint64_t id) {
-  ++doing_;
   Status done;
   if (favour == Favour::kShrink) {
     done = co_await handlers_.shrink();
@@ -127,16 +127,17 @@ void AppMessages::OnMessage(MemberId from, std::span<const std::byte> message) {
   if (stopped_ || message.size() != sizeof(wire)) return;
   std::memcpy(&wire, message.data(), sizeof(wire));
   if (wire.version != 1) return;
+  auto kind = static_cast<Kind>(wire.kind);
   uint64_t number = wire.number;
-  switch (static_cast<Kind>(wire.kind)) {
+  switch (kind) {
     case Kind::kReapAgain:
       handlers_.reap_again(InodeNo(number));
       return;
     case Kind::kCheckpoint:
-      scope_.Spawn(Do(Favour::kCheckpoint, from, number));
-      return;
     case Kind::kShrink:
-      scope_.Spawn(Do(Favour::kShrink, from, number));
+      if (doing_ >= kDoingMax) return;
+      ++doing_;  // from now on Idle waits for it
+      scope_.Spawn(Do(kind == Kind::kShrink ? Favour::kShrink : Favour::kCheckpoint, from, number));
       return;
     case Kind::kCheckpointDone: {
       auto it = pending_.find(number);

@@ -23,6 +23,9 @@ class MountedVolume {
 
   MemoryDevice& device() { return device_; }
   fs::Vfs& vfs() { return mount_->vfs(); }
+  fs::Mount& mount() { return *mount_; }
+  sim::SimExecutor& process() { return process_; }
+  void Pass(Duration time) { world_.RunFor(time); }
   Status Mount();
   // Clean end, or withdrawal where that is refused.
   Status Unmount();
