@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 
 #include "base/check.h"
 #include "fs/kernel_requests.h"
@@ -28,6 +29,7 @@ struct NoKernel final : Kernel {
 // What the kernel knows.
 struct Table {
   std::vector<KernelInode> inodes{1, 0, 2, ~uint64_t{0}, uint64_t{1} << 48 | 1};
+  std::set<KernelInode> files;  // no directories
   std::vector<fs::FileHandle*> handles;
   size_t waiting = 0;
   std::vector<std::pair<KernelInode, uint64_t>> lookups;
@@ -77,6 +79,7 @@ class Reply final : public fs::KernelReply {
   void Know(const fs::EntryAnswer& answer) {
     if (!answer.entry || !answer.entry->found()) return;
     table_->inodes.push_back(answer.entry->attr.node);
+    if (answer.entry->attr.type() != fs::FileType::kDirectory) table_->files.insert(answer.entry->attr.node);
     table_->lookups.emplace_back(answer.entry->attr.node, 1);
   }
   Table* table_;
@@ -119,7 +122,9 @@ class Kernels {
       }
       case 3: return requests_.MakeDir(reply(), node(r[1]), name(r[2]), static_cast<uint32_t>(offset), caller);
       case 4: return requests_.Symlink(reply(), node(r[1]), name(r[2]), std::string(length % 6000, 's'), caller);
-      case 5: return requests_.Link(reply(), node(r[1]), node(r[3]), name(r[4]));
+      case 5:  // a kernel links no directory: it would be locked after one below it
+        if (table_.files.contains(node(r[1]))) requests_.Link(reply(), node(r[1]), node(r[3]), name(r[4]));
+        return;
       case 6: return requests_.Remove(reply(), node(r[1]), name(r[2]), flag);
       case 7: return requests_.Rename(reply(), node(r[1]), name(r[2]), node(r[3]), name(r[4]), r[5]);
       case 8: return requests_.ReadLink(reply(), node(r[1]));
