@@ -10,6 +10,7 @@ struct Mutants {
   bool no_drain = false;           // the first slot write does not wait for what an older life sent
   bool one_copy = false;           // a slot is written over its newest copy
   bool ballot_without_nonce = false;
+  bool votes_in_one_step = false;  // votes change without a joint value between (of the test's change: production has none yet)
   bool read_not_accepted = false;  // a read is believed without accepting it again
 };
 

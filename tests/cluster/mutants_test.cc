@@ -25,6 +25,7 @@ constexpr Row kRows[] = {
     {"no_drain", &Mutants::no_drain},
     {"one_copy", &Mutants::one_copy},
     {"read_not_accepted", &Mutants::read_not_accepted},
+    {"votes_in_one_step", &Mutants::votes_in_one_step},
 };
 
 SeedReport Run(Mutants mutants, uint64_t count, uint64_t failures_max) {

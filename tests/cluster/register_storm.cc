@@ -68,6 +68,7 @@ class Arena {
   SimNetwork network;
   std::unique_ptr<SimDisk> disk;
   uint32_t nodes = 3;
+  bool votes_change = false;
   std::map<uint32_t, std::unique_ptr<SimKvMedium>> media;
   std::map<uint32_t, Party*> parties;
   std::map<NodeId, std::string> addresses;
@@ -142,6 +143,19 @@ Task<void> Party::Run() {
   }
 }
 
+// Joint consensus: first a value with both sets, then, once that is chosen, one with the new set alone.
+void ChangeVotes(ClusterState* state, NodeId whose, bool one_step) {
+  if (state->has_acceptors_next()) {
+    *state->mutable_acceptors() = state->acceptors_next();
+    state->clear_acceptors_next();
+    return;
+  }
+  AcceptorSet* set = one_step ? state->mutable_acceptors() : state->mutable_acceptors_next();
+  if (!one_step) *set = state->acceptors();
+  for (auto& acceptor : *set->mutable_acceptors())
+    if (acceptor.node() == whose.v) acceptor.set_votes(acceptor.votes() == 1 ? 7 : 1);
+}
+
 Task<void> Party::Propose() {
   ChangeOptions how;
   how.limit = Milliseconds(400);
@@ -170,11 +184,16 @@ Task<void> Party::Propose() {
     co_return;
   }
   uint64_t id = arena->world.random().Next() | 1;
-  ChangeFn change = [id](const ClusterState& s) -> Result<ClusterState> {
+  bool votes = arena->votes_change && arena->world.random().Chance(400'000);
+  if (votes) how.confirmed = !arena->mutants.votes_in_one_step;  // the final value only after a joint one that was chosen
+  NodeId whose(1 + static_cast<uint32_t>(arena->world.random().Below(arena->votes_change ? arena->nodes : 1)));
+  bool one_step = arena->mutants.votes_in_one_step;
+  ChangeFn change = [id, votes, whose, one_step](const ClusterState& s) -> Result<ClusterState> {
     if (std::find(s.applied().begin(), s.applied().end(), id) != s.applied().end()) return s;
     ClusterState next = s;
     next.set_version(s.version() + 1);
     next.add_applied(id);
+    if (votes) ChangeVotes(&next, whose, one_step);
     return next;
   };
   auto changing = reg->Change(std::move(change), how);
@@ -303,7 +322,8 @@ RegisterStormResult RegisterStorm(uint64_t seed, Mutants mutants) {
   for (auto& [n, medium] : arena.media)
     if (season != Season::kRestarts && random.Chance(400'000))
       medium->knobs().latency_max = Milliseconds(static_cast<int64_t>(random.Between(uint64_t{2}, uint64_t{25})));
-  bool wiped = false;
+  arena.votes_change = seed % 4 == 3;
+  bool wiped = arena.votes_change;  // who has most of the votes may not forget: nobody could admit it again
   Instant end = world.now() + Milliseconds(1500);
   while (world.now() < end && arena.wrong.empty()) {
     Fault(&arena, &wiped, season, weak);
