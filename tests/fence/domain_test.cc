@@ -235,6 +235,26 @@ TEST_CASE_METHOD(Fixture, "fence: the storage step starts with the methods; a pe
   CHECK(behind);
 }
 
+TEST_CASE_METHOD(Fixture, "fence: every volume of the victim goes through the storage step, and the weakest decides", "[fence][unit]") {
+  Make();
+  Victim v = OnArray();
+  v.volumes.push_back(v.volumes[0]);
+  v.volumes[1].volume = "iscsi://10.0.0.1/iqn.x:y/2";
+  std::vector<FenceMethod> methods = {{"storage", {{"pr", "fence_pr", {}}}}};
+  SECTION("both keep their reservation") {
+    auto run = Start(v, methods);
+    CHECK(run->proven());
+    CHECK(storage.volumes == std::vector<std::string>{v.volumes[0].volume, v.volumes[1].volume});
+  }
+  SECTION("the first forgets it with its power") {
+    storage.forgets = v.volumes[0].volume;
+    auto run = Start(v, methods, Seconds(5));
+    CHECK_FALSE(run->proven());
+    process.Post([&] { run->Cancel("test"); });
+    world.RunUntil([&] { return run->ended(); }, Seconds(100));
+  }
+}
+
 TEST_CASE_METHOD(Fixture, "fence: a reservation that does not survive power loss needs a second proof, or the admin's word", "[fence][unit]") {
   storage.persistent = false;
   FenceDevice pr{"reservation", "fence_pr", {}};

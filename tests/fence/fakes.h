@@ -106,6 +106,8 @@ class FakeStorage final : public StorageFence {
   Duration takes = Milliseconds(50);
   int fenced = 0, drained = 0;
   bool reachable = true;
+  std::vector<std::string> volumes;  // that were fenced
+  std::string forgets;               // this one is not persistent
 
   bool Supports(const std::string& volume) const override { return volume.starts_with("iscsi://"); }
   Task<Result<StorageProof>> Fence(std::string volume, std::vector<ReservationKey>, bool, StorageSteps steps) override {
@@ -117,8 +119,9 @@ class FakeStorage final : public StorageFence {
     if (steps) steps("preempt", volume, &status);
     if (!status.ok()) co_return status.error();
     fenced++;
+    volumes.push_back(volume);
     StorageProof proof;
-    proof.persistent = persistent;
+    proof.persistent = persistent && volume != forgets;
     proof.details = volume;
     co_return proof;
   }
