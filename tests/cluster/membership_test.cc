@@ -183,6 +183,28 @@ TEST_CASE("membership: after a pause of our own nobody's silence counts", "[clus
   CHECK(hand.Run(9550, 12000, Set({1, 2, 3})).kind == Verdict::Kind::kNothing);
 }
 
+TEST_CASE("membership: a late heartbeat of a former life does not hide the new one", "[cluster][unit]") {
+  Hand hand(3);
+  hand.Run(0, 5000, Set({1, 2, 3}));
+  auto beat = [&](uint64_t nonce, uint64_t incarnation, int64_t ms) {
+    Heartbeat message;
+    message.set_incarnation(incarnation);
+    message.set_hears(ToBytes(Set({1, 3})));
+    hand.m.OnHeartbeat(NodeId(2), nonce, message, Hand::At(ms));
+  };
+  auto seen = [&] {
+    Picture picture;
+    hand.m.Fill(&picture, Hand::At(5100));
+    return std::pair(picture.peers.at(0).nonce, picture.peers.at(0).incarnation);
+  };
+  beat(99, 2, 5050);
+  CHECK(seen() == std::pair(uint64_t{99}, uint64_t{2}));
+  beat(12, 1, 5060);
+  CHECK(seen() == std::pair(uint64_t{99}, uint64_t{2}));
+  beat(100, 0, 5070);  // a life that has no incarnation yet is newer
+  CHECK(seen().first == 100);
+}
+
 TEST_CASE("membership: one direction cut is a cut, and only one of the two goes", "[cluster][unit]") {
   Hand hand(4);
   hand.Run(0, 5000, Set({1, 2, 3, 4}));
