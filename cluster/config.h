@@ -6,6 +6,7 @@
 // Redacted() or ShowConfig().
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -63,6 +64,11 @@ struct Timing {
   Duration post_join_delay = Seconds(6);
   bool post_join_forever = false;  // post_join_delay="-1"
   Duration shutdown_timeout = Seconds(5);
+
+  // Heard on the network, silent on the disk while most are not, for so long: evicted.
+  Duration DiskToken() const { return std::max(Seconds(10), token * 2); }
+  // A command of holdfastd's own that the array has lost must not cost the node its membership: issued again well before.
+  Duration DiskCommandTimeout() const { return DiskToken() / 3; }
 };
 
 struct LoggingConfig {

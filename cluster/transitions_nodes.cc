@@ -209,11 +209,11 @@ Result<ClusterState> CleanLeave(const ClusterState& state, const CleanLeaveArgs&
       for (const auto& member : space.members())
         if (member.node() == args.node.node.v && member.incarnation() == args.node.incarnation.v)
           return Error(Errc::kBusy, "the node still has '" + space.name() + "' mounted");
-    // A mount that died here is proven gone by this node alone: it does not leave before.
+    // A mount that died here is proven gone, and its readers are proven ended, by this node alone: it does not leave before.
     for (const auto& space : state.lockspaces())
       for (const auto& victim : space.victims())
         if (victim.node() == args.node.node.v && victim.incarnation() == args.node.incarnation.v && victim.mount_only() &&
-            !victim.fenced())
+            !(victim.fenced() && victim.readers_ended()))
           return Error(Errc::kBusy, "a dead mount of '" + space.name() + "' is not proven gone yet");
     for (const auto& entry : state.fencing())
       if (entry.fencer_node() == args.node.node.v && entry.fencer_incarnation() == args.node.incarnation.v &&

@@ -239,6 +239,7 @@ Task<Result<std::unique_ptr<BlockDevice>>> OpenIscsiDevice(Reactor* reactor, Poo
   IscsiDeviceOptions ours;
   ours.session.initiator_name = options.initiator_name;
   ours.session.drain_at_open = !options.read_only;
+  if (options.command_timeout.ns > 0) ours.session.command_timeout = options.command_timeout;
   ours.read_only = options.read_only;
   auto device = co_await IscsiDevice::Open(reactor, std::move(url), std::move(ours));
   if (!device.ok()) co_return device.error();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/block_device.h"
+#include "base/clock.h"
 #include "base/pool.h"
 #include "base/result.h"
 #include "base/task.h"
@@ -16,6 +17,7 @@ namespace holdfast::io {
 struct OpenDeviceOptions {
   bool read_only = false;
   std::string initiator_name;  // iscsi: empty makes one from the host name and process
+  Duration command_timeout;    // iscsi: then the session counts as lost; 0: its default
   std::string source_address;  // iscsi: reserved for nodes with several addresses
 };
 

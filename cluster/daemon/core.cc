@@ -96,7 +96,7 @@ Task<Status> DaemonCore::StartEngine() {
   options.timing.lease = t.lease;
   options.timing.lease_margin = t.lease_margin;
   options.timing.post_join_delay = t.post_join_forever ? Seconds(1'000'000'000) : t.post_join_delay;
-  options.timing.disk_token = std::max(Seconds(10), t.token * 2);
+  options.timing.disk_token = t.DiskToken();
   if (quorum_) {
     options.disk = quorum_->device();
     options.disk_offset = kVolumeQuorumOffset;
@@ -184,13 +184,17 @@ Task<void> DaemonCore::Leave(std::string why) {
   HF_LOG(LogLevel::kInfo, "holdfastd", "leaving", {{"why", why}, {"mounts", mounts_->list().size()}});
   Instant end = parts_.Now() + std::max(config_.timing.shutdown_timeout, Seconds(1));
   Instant next_request;
-  // Burials too: a dead mount's recovery is this node's to begin.
-  while ((!mounts_->empty() || burial_->running() > 0) && parts_.Now() < end && end_ == DaemonEnd::kRunning) {
-    if (parts_.Now() >= next_request) {
+  // Burials too: a dead mount's recovery is this node's to begin, and its end is this node's to tell, however short the time that
+  // mounts are given: nobody else opens what its readers may still see.
+  Instant burials_end = end + config_.timing.lease + config_.timing.lease_margin;
+  auto waits = [&] { return (!mounts_->empty() && parts_.Now() < end) || (burial_->running() > 0 && parts_.Now() < burials_end); };
+  while (waits() && end_ == DaemonEnd::kRunning) {
+    if (parts_.Now() >= next_request && parts_.Now() < end) {
       mounts_->RequestStop(why);
       next_request = parts_.Now() + Seconds(1);
     }
-    waits_.Set("leave", "the clean stop of this node", std::to_string(mounts_->list().size()) + " mounts that are still in use");
+    waits_.Set("leave", "the clean stop of this node",
+               mounts_->empty() ? "the burial of a dead mount" : std::to_string(mounts_->list().size()) + " mounts that are still in use");
     co_await SleepFor(Milliseconds(50));
   }
   waits_.Clear("leave");

@@ -20,6 +20,7 @@ Task<Status> Reregister(io::IscsiDevice* device, ReservationKey key) {
 Task<Result<std::unique_ptr<QuorumDevice>>> OpenQuorumDevice(io::Reactor* reactor, Pool* pool, Parts* parts,
                                                              std::function<void(std::string)> on_fenced) {
   io::OpenDeviceOptions options;
+  options.command_timeout = parts->config->timing.DiskCommandTimeout();
   auto device = co_await io::OpenDevice(reactor, pool, parts->config->quorum_device, options);
   if (!device.ok()) co_return device.error();
   std::function<Status()> take_byte;

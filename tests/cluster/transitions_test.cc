@@ -305,6 +305,9 @@ TEST_CASE("transitions: a mount that dies on a living node has its own proof", "
   state = Do(state, [&](const auto& s) { return MountDied(s, died, "killed"); });
   CHECK(IsMember(state, L(2, 1)));
   CHECK(CleanLeave(state, {New(), L(2, 1)}).code() == Errc::kBusy);
+  MountProofArgs dead{New(), L(2, 1), "fs", M(2, 1, 102), "byte lock", false};
+  auto fenced = Do(state, [&](const auto& s) { return MountProof(s, dead); });
+  CHECK(CleanLeave(fenced, {New(), L(2, 1)}).code() == Errc::kBusy);  // nobody else would tell that its readers have ended
   MountProofArgs proof{New(), L(2, 1), "fs", M(2, 1, 102), "byte lock", true};
   auto proven = Do(state, [&](const auto& s) { return MountProof(s, proof); });
   CHECK(ViewOf(proven, "fs").victims[0].fenced);

@@ -11,7 +11,9 @@ namespace {
 
 Task<Result<std::unique_ptr<cluster::QuorumDevice>>> OpenArray(Cluster* cluster, SimExecutor* executor, cluster::Parts* parts,
                                                               std::function<void(std::string)> on_fenced) {
-  auto device = std::make_unique<ArrayDevice>(cluster->disk.get(), executor, cluster->options.array);
+  ArrayKnobs knobs = cluster->options.array;
+  knobs.command_timeout = std::min(knobs.command_timeout, parts->config->timing.DiskCommandTimeout());
+  auto device = std::make_unique<ArrayDevice>(cluster->disk.get(), executor, knobs);
   ArrayDevice* array = device.get();
   if (cluster->options.array.image) {
     uint64_t byte = fence::DaemonByte(parts->self->id);
