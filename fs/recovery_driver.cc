@@ -171,13 +171,14 @@ Task<Status> RecoveryDriver::Bury(dlm::Victim victim) {
   Step("locking " + Text(victim));
   dlm::LockId lock = parts_.space->Create(DlmName(JournalResource(victim.mount)), {});
   Status locked = co_await parts_.space->Request(lock, dlm::Mode::kEX, HF_MUTANT(kReplayOrdinaryLock) ? dlm::Flags::kNone : dlm::Flags::kRecovery);
-  Status done = locked;
+  Status done = locked, unlocked;
   if (locked.ok()) {
     done = co_await ReplayLocked(victim, *claim);
-    Status unlocked = co_await parts_.space->Unlock(lock);
+    unlocked = co_await parts_.space->Unlock(lock);
     if (done.ok() && !unlocked.ok()) done = unlocked;
   }
-  parts_.space->Destroy(lock);
+  // A withdraw or a clean leave meanwhile gives up all locks itself: this one goes with the mount.
+  if (unlocked.ok()) parts_.space->Destroy(lock);
   if (!done.ok()) co_return done;
   // If we die before they are adopted, the next owner of the journal finds them where they are.
   if (victim.mount == parts_.self.mount) HF_PROBE("recovery: replayed the journal that is ours now");
