@@ -41,8 +41,9 @@ void Weather(SimRandom& random, Plan* plan) {
   plan->cluster.disk.crash_late_max = random.Between(Milliseconds(100), Seconds(3));
   plan->cluster.power = random.Chance(500'000);
   plan->cluster.disk.persist_through_power_loss = !random.Chance(250'000);
-  // Above the slowest answer: a healthy path loses no session.
+  // Above the slowest answer: a healthy path loses no session. The limit of a stall is three commands' time, as in production.
   plan->cluster.array.command_timeout = random.Between(Seconds(2), Seconds(20));
+  plan->cluster.array.stall_limit = plan->cluster.array.command_timeout * 3;
   plan->cluster.array.image = random.Chance(150'000);
   plan->cluster.spare_journals = static_cast<uint32_t>(random.Below(2));
   // On a small volume blocks are used again soon.
