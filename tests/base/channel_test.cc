@@ -1,4 +1,8 @@
 // The channel on the simulated network: in order, exactly once, whatever the weather and whoever restarts.
+#include <catch2/catch.hpp>
+
+#include <cstring>
+
 #include "base/channel.h"
 
 #include "tests/sim/network.h"

@@ -6,6 +6,7 @@
 //   value   a value block that is valid under CW or more is the last one written
 #pragma once
 
+#include <cstring>
 #include <map>
 #include <string>
 

@@ -2,6 +2,8 @@
 // thing at a time (so that only conversion deadlocks exist, which the master finds).
 #include "tests/dlm/lock_sim.h"
 
+#include <cstring>
+
 namespace holdfast::dlm {
 
 void LockSim::StartClients(Life& life) {

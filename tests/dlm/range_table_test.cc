@@ -1,6 +1,8 @@
 // Range locks against a model that keeps one cell per byte.
 #include <catch2/catch.hpp>
 
+#include <cstring>
+
 #include "dlm/range_table.h"
 #include "tests/sim/world.h"
 

@@ -3,6 +3,8 @@
 // and another may take its place. Checked: I3 between members, no increment lost while nobody dies, everything ends.
 #include <catch2/catch.hpp>
 
+#include <cstring>
+
 #include "base/channel.h"
 #include "base/log.h"
 #include "dlm/service.h"

@@ -1,5 +1,7 @@
 // IscsiReservations, PrFence and the reconnect guard against a real target (tgt), with the controls that must lose data.
 
+#include <catch2/catch.hpp>
+
 #include <sys/wait.h>
 
 #include <algorithm>

@@ -1,6 +1,10 @@
 // IscsiSession and IscsiDevice against a real target (tgt), which delays chosen writes where a test says so. Each rule that was
 // paid for with lost data has its control: the same schedule without the defence must lose. Reservations: iscsi_pr_test.cc.
 
+#include <catch2/catch.hpp>
+
+#include <cstring>
+
 #include "tests/fence/iscsi_fixture.h"
 #include "tests/io/block_device_contract.h"
 

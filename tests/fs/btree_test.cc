@@ -1,4 +1,6 @@
 // The tree, names and extents over blocks in memory, against std::map.
+#include <catch2/catch.hpp>
+
 #include <cstring>
 #include <map>
 #include <set>

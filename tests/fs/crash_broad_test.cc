@@ -2,6 +2,8 @@
 // device's writes with chosen subsets of what was not flushed (crash_outcomes.h); replay, fsck, mount, the model
 // (crash_model.h), unmount, fsck. Control: without replay something is found.
 // HOLDFAST_CUTS=all: every subset of the list and every cut mounted (minutes for each seed).
+#include <catch2/catch.hpp>
+
 #include <cstdlib>
 
 #include "tests/fs/crash_files.h"

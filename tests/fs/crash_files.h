@@ -3,6 +3,8 @@
 // than 0) that was never written to it.
 #pragma once
 
+#include <cstring>
+
 #include "base/log.h"
 #include "fs/check.h"
 #include "tests/fs/vfs_rig.h"

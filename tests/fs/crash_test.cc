@@ -1,6 +1,8 @@
 // Crash cuts: a workload of toy objects, cut at every device write; each unflushed sector kept, lost or torn; then
 // replay, and what is there must be a state of the model no older than the last acknowledged commit, with bitmaps that
 // agree. Control: without replay some cut must fail. Mutants: a journal that is deliberately wrong must be noticed.
+#include <catch2/catch.hpp>
+
 #include "base/log.h"
 #include "tests/fs/toy_objects.h"
 #include "tests/sim/seeds.h"

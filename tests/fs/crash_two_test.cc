@@ -2,6 +2,8 @@
 // that blocks that one has logged are changed by the other; the whole cluster loses power at a write of the device. Both
 // journals are replayed, and the checks of crash_files.h are made. A replay that ignores versions fails every seed here (seen),
 // and none with one mount.
+#include <catch2/catch.hpp>
+
 #include "tests/fs/crash_files.h"
 #include "tests/fs/model_locks.h"
 #include "tests/sim/seeds.h"

@@ -1,5 +1,7 @@
 // Crash cuts of a whole mount: the workload of crash_files.h, cut at the device's writes; each unflushed sector kept,
 // lost or torn; then the checks there. Control: without replay fsck must find something somewhere.
+#include <catch2/catch.hpp>
+
 #include "tests/fs/crash_files.h"
 #include "tests/sim/seeds.h"
 

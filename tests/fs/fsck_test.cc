@@ -1,4 +1,6 @@
 // The check of a volume: a healthy one is clean, each kind of damage is found and named, what can be repaired is.
+#include <catch2/catch.hpp>
+
 #include "base/log.h"
 #include "fs/alloc_bits.h"
 #include "fs/check.h"

@@ -1,5 +1,7 @@
 // Two mounts fill a volume at the same moment. What is short of space asks the other to give unused claims back and to
 // checkpoint its journal; neither may wait for a lock or a refill of the one who asks: both must hear "no space" at once.
+#include <catch2/catch.hpp>
+
 #include "base/log.h"
 #include "tests/fs/model_locks.h"
 #include "tests/fs/vfs_rig.h"

@@ -1,5 +1,7 @@
 // Hostile volumes: metadata whose bytes were changed and sealed again, so that checksums do not help. Operations may
 // fail or answer anything that the bytes say; they must not crash, hang or touch what is not theirs.
+#include <catch2/catch.hpp>
+
 #include <sys/stat.h>
 
 #include "fs/meta_block.h"

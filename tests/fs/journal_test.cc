@@ -1,4 +1,6 @@
 // Journal, allocator and replay on a healthy simulated disk.
+#include <catch2/catch.hpp>
+
 #include "tests/fs/toy_objects.h"
 
 using namespace holdfast;

@@ -1,6 +1,8 @@
 // The kernel's rules (filesystem.md) in simulation: several mounts, each with a modelled kernel that caches attributes,
 // names and pages, holds i_rwsem and page locks while a request is held back, and uses replies late. The checker is
 // I6: a read sees nothing older than what was complete when it began; and everything gets through.
+#include <catch2/catch.hpp>
+
 #include "fs/kernel_cache.h"
 
 #include "tests/fs/model_kernel.h"

@@ -1,4 +1,6 @@
 // Facts about cached locks: one member's local rules, and several members over a modelled lock manager.
+#include <catch2/catch.hpp>
+
 #include "fs/lock_table.h"
 
 #include "tests/fs/model_locks.h"

@@ -1,5 +1,7 @@
 // Random operations on a mount against a tree in memory: compared while running, after a clean remount, after a kill or
 // a power loss behind a sync; the volume is checked (fs/check.h) each time.
+#include <catch2/catch.hpp>
+
 #include <sys/stat.h>
 
 #include "fs/check.h"

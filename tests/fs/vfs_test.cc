@@ -1,4 +1,6 @@
 // Operations of a mount: facts of names, attributes, data, orphans, space.
+#include <catch2/catch.hpp>
+
 #include <sys/stat.h>
 
 #include <cstring>

@@ -1,3 +1,5 @@
+#include <catch2/catch.hpp>
+
 #include "io/volume_users.h"
 
 #include <fcntl.h>

@@ -1,4 +1,6 @@
 // The contracts of KvStore and Processes against both lives.
+#include <catch2/catch.hpp>
+
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -1,4 +1,6 @@
 // The contract of Executor, Clock, Timer and Pool against both lives, and what only the reactor has.
+#include <catch2/catch.hpp>
+
 #include "io/reactor.h"
 
 #include <sys/epoll.h>

@@ -1,3 +1,5 @@
+#include <catch2/catch.hpp>
+
 #include "io/zmq_transport.h"
 
 #include "base/channel.h"

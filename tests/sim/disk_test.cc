@@ -1,3 +1,7 @@
+#include <catch2/catch.hpp>
+
+#include <cstring>
+
 #include "tests/sim/disk.h"
 
 using namespace holdfast;

@@ -4,6 +4,7 @@
 // begun, completed, promised by fsync.
 #include <sys/stat.h>
 
+#include <cstring>
 #include <map>
 #include <set>
 #include <vector>
