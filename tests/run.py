@@ -169,6 +169,7 @@ def main():
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--slower", type=int, default=1)  # tools/sanitize
     parser.add_argument("--also", action="append", default=[])  # beside the suites: names begin so
+    parser.add_argument("--but", action="append", default=[])  # left out: exact names
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
     global slower
@@ -178,7 +179,7 @@ def main():
         signal.signal(number, stop)
     tests = [t for t in load_tests(args.build)
              if any(t["name"].startswith(n) for n in args.also)
-             or t["in"] in suites and (not args.names or any(n in t["name"] for n in args.names))]
+             or t["in"] in suites and t["name"] not in args.but and (not args.names or any(n in t["name"] for n in args.names))]
     if args.list:
         for test in tests:
             print(f"{test['in']:7} {test['name']:28} limit {test['timeout']} s")

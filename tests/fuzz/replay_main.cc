@@ -1,5 +1,6 @@
 // Runs a fuzzer's target over its kept inputs and over deterministic mutations of them, without libFuzzer:
 //   TARGET [--mutations N] [--seed S] FILE-OR-FOLDER...
+// HOLDFAST_SHARE=k in the environment: one in k of the mutations; HOLDFAST_SLOWER=k: k times the ten seconds (tools/sanitize).
 // When the target aborts, crashes or takes longer than ten seconds, the input is left as crash-TARGET in the current folder.
 #include <dirent.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 namespace {
 
 using Input = std::vector<uint8_t>;
-constexpr unsigned kSecondsMax = 10;
+unsigned seconds_max = 10;
 constexpr size_t kInputMax = 8192;
 
 Input current;
@@ -31,7 +32,7 @@ char crash_name[256];
 void OnEnd(int number) {
   int fd = open(crash_name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd >= 0 && write(fd, current.data(), current.size()) >= 0) close(fd);
-  const char* words = number == SIGALRM ? "\nno end in ten seconds; the input is in " : "\nthe input is in ";
+  const char* words = number == SIGALRM ? "\nno end in time; the input is in " : "\nthe input is in ";
   if (write(2, words, strlen(words)) < 0 || write(2, crash_name, strlen(crash_name)) < 0 || write(2, "\n", 1) < 0) _exit(1);
   signal(number, SIG_DFL);
   raise(number);
@@ -48,7 +49,7 @@ size_t Below(size_t n) { return static_cast<size_t>(Next() % n); }
 
 void Run(const Input& input) {
   current = input;
-  alarm(kSecondsMax);
+  alarm(seconds_max);
   LLVMFuzzerTestOneInput(current.data(), current.size());
   alarm(0);
 }
@@ -86,6 +87,11 @@ void Mutate(Input& x, const Input& other) {
   if (x.size() > kInputMax) x.resize(kInputMax);
 }
 
+unsigned Env(const char* name) {  // 1 at least
+  const char* text = getenv(name);
+  return text != nullptr ? std::max(1u, static_cast<unsigned>(strtoul(text, nullptr, 10))) : 1;
+}
+
 void Load(const std::string& path, std::vector<std::string>* files) {
   struct stat st {};
   if (stat(path.c_str(), &st) != 0) {
@@ -116,6 +122,8 @@ int main(int argc, char** argv) {
     else if (word == "--seed" && i + 1 < argc) state = strtoull(argv[++i], nullptr, 10);
     else Load(word, &files);
   }
+  mutations /= Env("HOLDFAST_SHARE");
+  seconds_max *= Env("HOLDFAST_SLOWER");
   const char* slash = strrchr(argv[0], '/');
   snprintf(crash_name, sizeof crash_name, "crash-%s", slash ? slash + 1 : argv[0]);
   for (int number : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) signal(number, OnEnd);

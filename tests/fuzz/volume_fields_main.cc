@@ -2,10 +2,13 @@
 // checksum made right. Then: mount, operations and fsck end with success or an error; what fsck calls clean can be used; what it calls
 // repaired is; and a wrong value in a field that means something is noticed, by fsck or by the mount. Blocks that nobody reads any
 // more (the older of two copies, freed blocks) are left out. Prints what was noticed and where nothing can be.
+// HOLDFAST_SHARE=k in the environment: one in k of the values; HOLDFAST_SLOWER=k: k times the time (tools/sanitize).
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <set>
@@ -27,6 +30,11 @@ struct Tally {
 };
 std::map<std::string, Tally> tallies;
 int failures = 0;
+
+int Env(const char* name) {  // 1 at least
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::max(1, std::atoi(text)) : 1;
+}
 
 std::vector<uint64_t> Values(const BaseImage& base, uint64_t now, size_t width) {
   uint64_t all = width == 8 ? UINT64_MAX : (uint64_t{1} << (8 * width)) - 1;
@@ -50,7 +58,8 @@ void OnAbort(int number) {
 bool Try(const BaseImage& base, const Place& place, const Field& field, uint64_t value, const std::string& name) {
   std::snprintf(current, sizeof current, "trying %s of block %llu = %llx\n", name.c_str(), static_cast<unsigned long long>(place.block),
                 static_cast<unsigned long long>(value));
-  alarm(30);
+  static const int seconds = 30 * Env("HOLDFAST_SLOWER");
+  alarm(static_cast<unsigned>(seconds));
   sim::DiskImage image = base.image;
   BlockBytes bytes = ReadBlock(image, place.block);
   std::memcpy(bytes.data() + field.offset, &value, field.width);
@@ -75,7 +84,10 @@ void Walk(const BaseImage& base, const Place& place, const Field& field, bool fe
   std::string name = std::string(fs::BlockTypeName(place.type)) + "." + field.name + (notice ? "" : " (after a crash)");
   Tally& tally = tallies[name];
   auto values = Values(base, now, field.width);
+  static const int share = Env("HOLDFAST_SHARE");
+  static int turn = 0;
   for (size_t i = 0; i < values.size(); i += few ? 4 : 1) {
+    if (turn++ % share != 0) continue;
     ++tally.tried;
     if (Try(base, place, field, values[i], name)) {
       ++tally.noticed;

@@ -110,7 +110,10 @@ SeedReport RunSeeds(SeedOptions options, const std::function<std::string(uint64_
     if (std::string what = one(single); !what.empty()) report.failures.push_back({single, what});
     return report;
   }
-  uint64_t count = Env("HOLDFAST_SEEDS", options.count * Env("HOLDFAST_CAMPAIGN", 1));
+  uint64_t share = options.failures_max > 1 ? std::max<uint64_t>(1, Env("HOLDFAST_SHARE", 1)) : 1;
+  uint64_t usual = (options.count * Env("HOLDFAST_CAMPAIGN", 1) + share - 1) / share;
+  uint64_t count = Env("HOLDFAST_SEEDS", usual);
+  options.seconds_max *= static_cast<unsigned>(std::max<uint64_t>(1, Env("HOLDFAST_SLOWER", 1)));
   uint64_t jobs = std::max<uint64_t>(1, Env("HOLDFAST_JOBS", 2));
   std::vector<std::pair<uint64_t, uint64_t>> todo;  // taken from the back
   for (uint64_t at = options.first; at < options.first + count; at += options.batch)

@@ -1,7 +1,9 @@
 // RunSeeds: runs a simulation for many seeds in forked children, a batch each, so that the memory of crashed processes
 // is given back and a seed that aborts (HF_CHECK) is reported instead of ending the test program.
 // Environment: HOLDFAST_SEED=n runs that one seed in this process (for a debugger); HOLDFAST_SEEDS=n overrides every
-// count; HOLDFAST_CAMPAIGN=k multiplies every count; HOLDFAST_JOBS=n children at a time (default 2).
+// count; HOLDFAST_CAMPAIGN=k multiplies every count; HOLDFAST_JOBS=n children at a time (default 2). Builds with sanitizers
+// (tools/sanitize): HOLDFAST_SHARE=k runs one in k of the seeds, except where a failure is what is looked for (failures_max 1:
+// controls); HOLDFAST_SLOWER=k gives each seed k times its time.
 #pragma once
 
 #include <cstdint>

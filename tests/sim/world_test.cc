@@ -1,3 +1,5 @@
+#include <catch2/catch.hpp>
+
 #include "tests/sim/world.h"
 
 #include "tests/sim/kv_store.h"
@@ -153,7 +155,7 @@ TEST_CASE("sim: a pool's work comes back on its executor", "[sim][unit]") {
 }
 
 TEST_CASE("sim: RunSeeds reports a failing seed and one that dies", "[sim][unit]") {
-  for (const char* name : {"HOLDFAST_SEED", "HOLDFAST_SEEDS", "HOLDFAST_CAMPAIGN"}) unsetenv(name);
+  for (const char* name : {"HOLDFAST_SEED", "HOLDFAST_SEEDS", "HOLDFAST_CAMPAIGN", "HOLDFAST_SHARE"}) unsetenv(name);
   SeedOptions options;
   options.count = 20;
   options.batch = 6;
