@@ -157,7 +157,8 @@ bool NameSearch::Observes(const Config& c, const NameOp& op) const {
       for (auto& [slot, thing] : c.tree) {
         if (slot.first != op.dir) continue;
         ++count;
-        auto it = std::find_if(op.list.begin(), op.list.end(), [&](auto& e) { return e.first == slot.second; });
+        const std::string& name = slot.second;  // clang 14 captures no structured binding
+        auto it = std::find_if(op.list.begin(), op.list.end(), [&](auto& e) { return e.first == name; });
         if (it == op.list.end() || !SameNumber(thing.node, it->second)) return false;
       }
       return count == op.list.size();
