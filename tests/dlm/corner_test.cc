@@ -166,5 +166,42 @@ TEST_CASE("dlm: an answer to an earlier REMOVE forgets nothing", "[dlm][unit]") 
   for (const char* name : names) CHECK(Mastered(net, 1, name, &dump) == nullptr);
 }
 
+// The directory let somebody else become master after our REMOVE, and died before we heard of it.
+TEST_CASE("dlm: a name whose REMOVE has no answer is not ours in the next generation", "[dlm][unit]") {
+  CoreNet net(4);
+  const char* names[] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"};
+  for (const char* name : names) {
+    LockId a = net.Create(1, name);
+    net.Lock(1, a, Mode::kEX);
+    net.Unlock(1, a);
+  }
+  net.At(1).SetNow(Instant{Seconds(3600).ns});
+  net.At(1).Tick();
+  for (Outgoing& out : net.At(1).TakeMessages())
+    if (out.to == CoreNet::IdOf(2)) net.At(2).Step(CoreNet::IdOf(1), std::move(out.message));
+  (void)net.At(2).TakeMessages();  // its answers are lost with it
+  std::vector<std::pair<const char*, CoreNet::Op>> others;
+  for (const char* name : names) {
+    LockSpaceDump dump;
+    if (!Mastered(net, 1, name, &dump)) continue;
+    auto op = net.Lock(3, net.Create(3, name), Mode::kEX);
+    if (net.Result(op) == Errc::kOk && Mastered(net, 3, name, &dump)) others.emplace_back(name, op);
+  }
+  REQUIRE(!others.empty());
+  net.Kill(2);
+  net.reg.Evict(CoreNet::IdOf(2));
+  net.reg.SetFenced(CoreNet::IdOf(2));
+  net.reg.SetReplayed(CoreNet::IdOf(2));
+  net.reg.SetReadersEnded(CoreNet::IdOf(2));
+  net.Feed();
+  for (auto& [name, op] : others) {
+    LockSpaceDump dump;
+    CHECK(Mastered(net, 1, name, &dump) == nullptr);
+    CHECK(!net.Result(net.Lock(1, net.Create(1, name), Mode::kPR)));
+    CHECK(!net.Result(net.Lock(4, net.Create(4, name), Mode::kPR)));
+  }
+  for (uint32_t node : {1u, 3u, 4u}) CHECK(!net.At(node).withdrawn());
+}
+
 }  // namespace
 }  // namespace holdfast::dlm

@@ -95,6 +95,34 @@ TEST_CASE("crash: what a commit acknowledged needs nothing unflushed, also where
   CHECK(wraps >= 2);
 }
 
+// Every block of it is whole, yet one is what an earlier record had left there: a log that wraps and loses a write.
+TEST_CASE("journal: a record whose blocks do not belong together is the end of the log", "[fs][journal][crash]") {
+  JournalRig r;
+  REQUIRE(r.world.Run(*r.p, r.toys->Put(1, 42, 1)).ok());
+  REQUIRE(r.world.Run(*r.p, r.rig->journal->Commit()).ok());
+  BlockNo at = r.toys->PlaceOf(1);
+  for (uint64_t value : {1, 2}) {
+    REQUIRE(r.world.Run(*r.p, ChangeCell(r.rig.get(), at, 1, value)).ok());
+    REQUIRE(r.world.Run(*r.p, r.rig->journal->Commit()).ok());
+  }
+  REQUIRE(r.Durable() == r.rig->journal->committed_sequence());
+  const Geometry& geometry = r.rig->super.geometry;
+  uint64_t log = geometry.JournalStart(MountNo(0)).v + kJournalLogIndex;
+  BlockDevice& device = *r.session;
+  AlignedBuffer block(kBlockSize), former(kBlockSize);
+  uint64_t former_at = 0;
+  for (uint64_t i = log; i < log + 40; ++i) {
+    REQUIRE(r.world.Run(*r.p, device.Read(i * kBlockSize, block.span())).ok());
+    if (!CheckBlock(std::as_const(block).span(), at, BlockType::kTree, geometry.uuid).ok()) continue;
+    if (former_at != 0 && As<DiskToyCell>(std::as_const(block).span()).value == 2)
+      REQUIRE(r.world.Run(*r.p, device.Write(i * kBlockSize, std::as_const(former).span(), WriteFlags::kFua)).ok());
+    former_at = i;
+    std::swap(block, former);
+  }
+  REQUIRE(former_at != 0);
+  CHECK(r.Durable() == r.rig->journal->committed_sequence() - 1);
+}
+
 TEST_CASE("journal: what is joined at once fits the log together", "[fs][journal][crash]") {
   JournalRig r;
   std::vector<BlockNo> places(kCells);
