@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string_view>
+#include <vector>
 
 namespace holdfast::fs::fuse {
 namespace {

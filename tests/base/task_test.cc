@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <deque>
+#include <map>
 
 #include "base/crc32c.h"
 #include "base/le.h"

@@ -38,7 +38,7 @@ int Many(const RunOptions& options, uint64_t count, double minutes, bool probes)
     std::replace(wrong.begin(), wrong.end(), '\n', ' ');
     return wrong;
   };
-  uint64_t done = 0, failed = 0;
+  uint64_t done = 0, ran = 0, failed = 0;
   constexpr uint64_t kRound = 100;
   while (failed < 20 && (count == 0 || done < count) && (minutes <= 0 || seconds() < minutes * 60)) {
     sim::SeedOptions how;
@@ -53,9 +53,10 @@ int Many(const RunOptions& options, uint64_t count, double minutes, bool probes)
                   f.what.c_str(), options.model ? " --model" : "", options.scenario.c_str(), static_cast<unsigned long long>(f.seed));
     }
     done += how.count;
+    ran += report.runs;
   }
-  std::printf("%llu seeds of scenario %s, %llu failed, %.1f s, %.1f seeds/s\n", static_cast<unsigned long long>(done), options.scenario.c_str(),
-              static_cast<unsigned long long>(failed), seconds(), static_cast<double>(done) / seconds());
+  std::printf("%llu seeds of scenario %s, %llu failed, %.1f s, %.1f seeds/s\n", static_cast<unsigned long long>(ran), options.scenario.c_str(),
+              static_cast<unsigned long long>(failed), seconds(), static_cast<double>(ran) / seconds());
   if (probes)
     for (const auto& [name, hits] : Probes()) std::printf("probe %s %llu\n", name.c_str(), static_cast<unsigned long long>(hits));
   std::fflush(nullptr);
