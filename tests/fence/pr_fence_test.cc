@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <set>
+
 #include "fence/pr_fence.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/seeds.h"

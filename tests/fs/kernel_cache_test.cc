@@ -3,6 +3,8 @@
 // I6: a read sees nothing older than what was complete when it began; and everything gets through.
 #include <catch2/catch.hpp>
 
+#include <map>
+
 #include "fs/kernel_cache.h"
 
 #include "tests/fs/model_kernel.h"

@@ -2,6 +2,8 @@
 // a power loss behind a sync; the volume is checked (fs/check.h) each time.
 #include <catch2/catch.hpp>
 
+#include <map>
+
 #include <sys/stat.h>
 
 #include "fs/check.h"

@@ -1,5 +1,7 @@
 #include <catch2/catch.hpp>
 
+#include <map>
+
 #include "io/zmq_transport.h"
 
 #include "base/channel.h"

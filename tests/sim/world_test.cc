@@ -1,5 +1,7 @@
 #include <catch2/catch.hpp>
 
+#include <set>
+
 #include "tests/sim/world.h"
 
 #include "tests/sim/kv_store.h"
