@@ -1,6 +1,8 @@
 // Corners of the lock manager that storms hardly meet: repeated messages, second callbacks, queues of ranges, lost value blocks,
 // answers of an earlier term. Each case fails without the one line that it is about.
 #include <algorithm>
+#include <initializer_list>
+#include <iterator>
 
 #include <catch2/catch.hpp>
 
@@ -201,6 +203,129 @@ TEST_CASE("dlm: a name whose REMOVE has no answer is not ours in the next genera
     CHECK(!net.Result(net.Lock(4, net.Create(4, name), Mode::kPR)));
   }
   for (uint32_t node : {1u, 3u, 4u}) CHECK(!net.At(node).withdrawn());
+}
+
+void Bury(CoreNet& net, uint32_t node) {
+  net.Kill(node);
+  net.reg.Evict(CoreNet::IdOf(node));
+  net.reg.SetFenced(CoreNet::IdOf(node));
+  net.reg.SetReplayed(CoreNet::IdOf(node));
+  net.reg.SetReadersEnded(CoreNet::IdOf(node));
+  net.Feed();
+}
+
+// What a member has to say arrives at those named; the rest is lost.
+void Deliver(CoreNet& net, uint32_t from, std::initializer_list<uint32_t> to) {
+  for (Outgoing& out : net.At(from).TakeMessages())
+    if (std::find(to.begin(), to.end(), out.to.node.v) != to.end())
+      net.cores.at(out.to)->Step(CoreNet::IdOf(from), std::move(out.message));
+}
+
+// The master did an unlock, forgot the name, saw another become its master, and died before its answer came.
+TEST_CASE("dlm: a lock that is being given up is nobody's claim on a name that has a new master", "[dlm][unit]") {
+  CoreNet net(4);
+  const char* names[] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"};
+  std::vector<LockId> ours;
+  for (const char* name : names) {
+    LockId first = net.Create(2, name);
+    net.Lock(2, first, Mode::kNL);
+    ours.push_back(net.Create(1, name));
+    net.Lock(1, ours.back(), Mode::kEX);
+    net.Unlock(2, first);
+  }
+  for (LockId lock : ours) REQUIRE(net.At(1).requester().Unlock(lock, std::nullopt).ok());
+  Deliver(net, 1, {2});
+  (void)net.At(2).TakeMessages();  // the answers
+  net.At(2).SetNow(Instant{Seconds(3600).ns});
+  net.At(2).Tick();
+  Deliver(net, 2, {3, 4});  // REMOVE, to the directories that live on
+  for (uint32_t directory : {3u, 4u}) Deliver(net, directory, {2});
+  size_t taken = 0;
+  for (const char* name : names) {
+    LockSpaceDump dump;
+    if (Mastered(net, 2, name, &dump)) continue;
+    taken += net.Result(net.Lock(3, net.Create(3, name), Mode::kEX)) == Errc::kOk && Mastered(net, 3, name, &dump) != nullptr;
+  }
+  REQUIRE(taken > 0);
+  Bury(net, 2);
+  for (uint32_t node : {1u, 3u, 4u}) {
+    CHECK(!net.At(node).withdrawn());
+    CHECK(net.At(node).running());
+  }
+  for (LockId lock : ours) CHECK(net.At(1).requester().GrantedMode(lock) == Mode::kIV);
+}
+
+TEST_CASE("dlm: a range that was about to become shared is reported as shared", "[dlm][unit]") {
+  CoreNet net(3);
+  net.Lock(2, net.Create(2, "f"), Mode::kNL);  // 2 masters it
+  CHECK(net.Result(Set(net, 1, Range(0, 4, RangeType::kExclusive, false))) == Errc::kOk);
+  auto reader = Set(net, 3, Range(0, 4, RangeType::kShared, true));
+  CHECK(!net.Result(reader));
+  // More than it holds: what it holds of that may be shared by now, the rest may not be ours.
+  REQUIRE(net.At(1).requester().RangeSet(ResourceName("f"), Range(0, 9, RangeType::kShared, false), 7).ok());
+  Deliver(net, 1, {2});
+  Deliver(net, 2, {3});  // 3 is let in; the answer to 1 is lost
+  net.Pump();
+  CHECK(net.Result(reader) == Errc::kOk);
+  Bury(net, 2);
+  for (uint32_t node : {1u, 3u}) {
+    CHECK(!net.At(node).withdrawn());
+    CHECK(net.At(node).running());
+  }
+}
+
+TEST_CASE("dlm: while a journal is owed no name is forgotten", "[dlm][unit]") {
+  CoreNet net(3);
+  const char* names[] = {"a", "b", "c", "d", "e", "f"};
+  for (const char* name : names) {
+    LockId a = net.Create(1, name);
+    net.Lock(1, a, Mode::kEX);
+    net.Unlock(1, a);
+  }
+  net.Kill(2);
+  net.reg.Evict(CoreNet::IdOf(2));
+  net.reg.SetFenced(CoreNet::IdOf(2));
+  net.Feed();
+  net.At(1).SetNow(Instant{Seconds(3600).ns});
+  net.At(1).Tick();
+  net.Pump();
+  LockSpaceDump dump;
+  for (const char* name : names) {
+    if (!Mastered(net, 1, name, &dump)) continue;  // its directory died: known to nobody before the death
+    CHECK(net.Frozen(1, name) == false);
+  }
+  size_t kept = 0;
+  for (const char* name : names) kept += Mastered(net, 1, name, &dump) != nullptr;
+  CHECK(kept == std::size(names));
+}
+
+TEST_CASE("dlm: a value block that comes late does not overwrite a newer one", "[dlm][unit]") {
+  CoreNet net(2);
+  net.Lock(2, net.Create(2, "r"), Mode::kNL);  // 2 masters it
+  LockId a = net.Create(1, "r");
+  RequestOptions with;
+  with.value = ValueBytes{};
+  for (int i = 0; i < 3; ++i) {
+    net.Lock(1, a, Mode::kEX);
+    REQUIRE(net.At(1).requester().Request(a, Mode::kNL, Flags::kNone, with).ok());
+    net.At(1).Settle();
+    net.Pump();
+  }
+  net.Lock(1, a, Mode::kEX);
+  Message late(Kind::kConvert, ResourceName("r"));
+  late.generation = net.At(2).view().generation;
+  late.asker = CoreNet::IdOf(1);
+  late.op = 999;
+  late.lock = a;
+  late.mode = Mode::kNL;
+  late.value = std::make_unique<ValueBlock>();
+  late.value->number = 2;
+  late.value->valid = true;
+  net.At(2).Step(CoreNet::IdOf(1), std::move(late));
+  LockSpaceDump dump;
+  const DumpResource* r = Mastered(net, 2, "r", &dump);
+  REQUIRE(r);
+  CHECK(r->value_number == 3);
 }
 
 }  // namespace
