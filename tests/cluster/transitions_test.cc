@@ -222,7 +222,7 @@ TEST_CASE("transitions: one fencer at a time, another only when it is gone", "[c
   // Evicted while at it: another may take over at once, but its late power-off may hit a successor until it is fenced.
   state = EvictOne(state, L(2, 1), L(1, 1));
   CHECK(FindFencing(state, L(3, 1))->fencer_node() == 0);
-  state = FenceIt(state, L(2, 1), L(3, 1), STORAGE);
+  state = FenceIt(state, L(2, 1), L(3, 1), POWER);  // nothing else is waited for
   CHECK(!FormerLivesEnded(state, NodeId(3)));
   state = FenceIt(state, L(2, 1), L(1, 1), STORAGE);
   CHECK(FormerLivesEnded(state, NodeId(3)));
