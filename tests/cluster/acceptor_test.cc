@@ -166,6 +166,31 @@ TEST_CASE("disk acceptor: what it has answered survives the array's power", "[cl
   }
 }
 
+TEST_CASE("disk acceptor: a slot that somebody else has written since has no vote", "[cluster][unit]") {
+  Area area(1);
+  auto one = area.Attach(1, 11);
+  REQUIRE(area.world.Run(area.a, one->Prepare(B(1, 1), {}))->ok);
+  auto twin = area.Attach(1, 99);
+  for (uint64_t i = 2; i <= 4; ++i) REQUIRE(area.world.Run(area.a, twin->Prepare(B(i, 1), {}))->ok);
+  CHECK(area.world.Run(area.a, one->Prepare(B(9, 1), {})).code() == Errc::kStale);
+  CHECK(!area.world.Run(area.a, one->Accept(B(9, 1), "v", {})).ok());
+}
+
+TEST_CASE("disk acceptor: bytes that are not the value of the header are no value", "[cluster][unit]") {
+  Area area(1);
+  auto one = area.Attach(1, 11);
+  REQUIRE(area.world.Run(area.a, one->Prepare(B(1, 1), {}))->ok);
+  REQUIRE(area.world.Run(area.a, one->Accept(B(1, 1), "one", {}))->ok);
+  AlignedBuffer junk(kBlockSize);  // as if its owner had moved on, twice, while it is read
+  std::memset(junk.data(), 'j', junk.size());
+  for (uint32_t at : {0u, 1u})
+    REQUIRE(area.world.Run(area.b, area.db->Write(ValueOffset(NodeId(1), at), std::as_const(junk).span(), WriteFlags::kFua)).ok());
+  auto two = area.Attach(2, 22);
+  auto read = area.world.Run(area.b, two->Prepare(B(3, 2), {}));
+  CHECK(!read.ok());
+  CHECK(!area.world.Run(area.b, two->ReadValue(B(1, 1))).ok());
+}
+
 // A header whose write failed may stand in the array's cache alone. Read again it names a value area; were it believed, the next
 // value would go over the one that the header before it names, and a power loss would leave neither.
 TEST_CASE("disk acceptor: a slot read back is durable before it is believed", "[cluster][unit]") {
