@@ -98,6 +98,24 @@ TEST_CASE("vfs: what fsync acknowledged is there after kill -9 and replay", "[fs
   rig.Unmount();
 }
 
+TEST_CASE("vfs: an error of the write-back is told by the next fsync, once", "[fs][unit]") {
+  VolumeRig rig(8, 64);
+  rig.knobs.flush_age = rig.knobs.flush_interval = Milliseconds(100);
+  rig.Mount();
+  uint64_t groups = rig.mount->storage.super.geometry.first_group_block * kBlockSize;
+  std::string text = Pattern(40'000, 2);
+  KernelInode a = MakeFile(rig, kRootNode, "f", text);
+  rig.disk->SetFault([groups](sim::DiskOp op, NodeId, uint64_t offset, uint64_t) -> Status {
+    return op == sim::DiskOp::kWrite && offset >= groups ? Status(Errc::kNoSpace) : Status();  // no array says so of ours
+  });
+  rig.world.RunFor(Seconds(2));
+  rig.disk->SetFault({});
+  CHECK(rig.Run(rig.vfs().Fsync(a, false)).code() == Errc::kNoSpace);
+  CHECK(rig.Run(rig.vfs().Fsync(a, false)).ok());
+  CHECK(ReadAll(rig, a) == text);
+  rig.Unmount();
+}
+
 TEST_CASE("vfs: an unlinked open file lives until its last close, then its space comes back", "[fs][unit]") {
   VolumeRig rig(3, 64);
   rig.Mount();
