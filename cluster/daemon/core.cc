@@ -133,6 +133,19 @@ Task<void> DaemonCore::Run() {
   parts_.over = true;
 }
 
+// Nobody else is left to hold the reservation that keeps somebody out: one who was fenced and has not come back may only sleep,
+// and what its node, its mounts too, sent before it fell asleep would be written once the last key is gone (cluster.md).
+bool DaemonCore::LastToHold(const StatePtr& state) const {
+  if (!state) return false;
+  bool kept_out = state->fencing_size() > 0;
+  for (const Node& node : state->nodes()) {
+    if (node.id() == parts_.self->id.v) continue;
+    if (node.state() == NodeState::MEMBER) return false;
+    kept_out = kept_out || node.state() == NodeState::FENCED || node.state() == NodeState::EVICTED;
+  }
+  return kept_out;
+}
+
 Task<void> DaemonCore::Tick() {
   for (int turn = 0; end_ == DaemonEnd::kRunning; ++turn) {
     watch_->Tick();
@@ -213,8 +226,7 @@ Task<void> DaemonCore::Leave(std::string why) {
       // Without a quorum nobody can record it: the survivors will see it as a failure, which is safe.
       HF_LOG(LogLevel::kWarn, "holdfastd", "left_without_record", {{"error", left.error().ToString()}});
     }
-    StatePtr state = parts_.engine->state();
-    bool keep_key = state && state->fencing_size() > 0;
+    bool keep_key = LastToHold(parts_.engine->state());
     co_await parts_.engine->Stop();
     if (quorum_) co_await quorum_->Release(keep_key);
   }

@@ -83,6 +83,7 @@ class DaemonCore final : public EngineHandler {
  private:
   Task<Status> OpenQuorumDevice();
   Task<Status> StartEngine();
+  bool LastToHold(const StatePtr& state) const;
   Task<void> Tick();
   Task<void> Leave(std::string why);
   void Finish(DaemonEnd end);

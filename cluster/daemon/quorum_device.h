@@ -25,7 +25,7 @@ class QuorumDevice {
   // Takes this node's byte; registers our key and the reservation. kBusy: another holdfastd of this node holds it.
   Task<Status> Claim();
   Task<Status> Drain();
-  // Clean leave. keep_key: somebody is fenced by this reservation alone and nobody else may be left to hold it.
+  // Clean leave. keep_key: it keeps somebody out and nobody else is left to hold it. This node's next life drops that key.
   Task<void> Release(bool keep_key);
 
   ReservationKey key() const { return key_; }
@@ -34,6 +34,8 @@ class QuorumDevice {
   bool persistent() const { return persistent_; }  // keys survive the array's power loss
 
  private:
+  Task<Status> DropKept();
+
   Parts* parts_;
   std::unique_ptr<BlockDevice> device_;
   Reservations* reservations_ = nullptr;  // the same object as device_
