@@ -39,6 +39,14 @@ class Kernel {
 
   // Makes every name of the mount ask again. Takes no lock, never waits. Error kUnsupported where there is none.
   virtual Status Epoch() = 0;
+
+  // A file's size in the kernel, after the kernel was made to ask for it anew: a GETATTR comes in while this runs, marked as
+  // ours (fs/kernel_requests.h, KernelReply::own). Takes no lock of the kernel. kUnsupported, kNotFound: it cannot be asked.
+  struct SizeSeen {
+    uint64_t asked = 0;     // what that GETATTR was told
+    uint64_t believed = 0;  // i_size now: another one when an invalidation or the end of a write overtook the answer
+  };
+  virtual Task<Result<SizeSeen>> AskSize(KernelInode inode, uint32_t generation) = 0;
 };
 
 }  // namespace holdfast

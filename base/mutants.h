@@ -26,6 +26,14 @@ enum class Mutant {
   kNoVersionFloor,       // a block used again starts its versions anew
   kReapsOpenFiles,       // an orphan is freed while another mount has it open
   kFsyncOwnOnly,         // fsync with nothing dirty here does not reach what another mount has written
+  kMetaFreeAtOnce,       // a freed metadata block is free for data at once
+  kMetaFreeUnasked,      // the same as soon as this journal is past it, whatever the others' hold
+  kFreedStaysPending,    // a freed block is written in place later all the same
+  kHandOverUnflushed,    // what is handed over is in the array's cache alone
+  kReplayAnyOwner,       // a journal is replayed whoever has stamped it
+  kWrittenUnordered,     // unwritten space becomes readable before its data
+  kReuseUndurable,       // freed data is used again before a crash can no more give it back
+  kTakenUnlisted,        // blocks taken for data and in no file yet are not listed as claims
   kNoDrainAtReconnect,   // a lost session's writes are not waited for
   kUnflushedForgotten,   // what was written and not flushed is not written again after a lost session
   kTypeFive,             // a reservation that goes with its holder's clean leave
@@ -46,6 +54,7 @@ enum class Mutant {
   kCachesAppends,        // O_APPEND handles go through the page cache
   kAppendRangeKept,      // the true range of an append stays cached
   kPageWritesLeftOut,    // a dirty page's WRITE may come after its lock has gone
+  kSizeNotTold,          // a GETATTR whose answer the kernel drops leaves it with the old size
   kCreateOpensAll,       // O_CREAT opens whatever it finds
   kEnd,
 };

@@ -170,6 +170,7 @@ bool KernelCache::Forget(KernelInode inode, uint64_t count) {
   if (node->lookups > 0) return false;
   // Its dentries are gone with it, its own children's too.
   node->attr = node->pages = node->names_overflow = false;
+  node->size.reset();
   node->names.clear();
   if (known_) known_(inode, false);
   Tidy(inode);

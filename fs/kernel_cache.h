@@ -10,6 +10,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -106,6 +107,12 @@ class KernelCache : public KernelHooks {
     return it != nodes_.end() && it->second.pages;
   }
   void LookedUp(KernelInode inode);
+  // A cached handle of it was opened, closed: reads through it end at the size that the kernel believes in.
+  void OpenedCached(KernelInode inode) {
+    ++Get(inode).cached_handles;
+    GavePages(inode);
+  }
+  void ClosedCached(KernelInode inode);
   // True when the kernel knows the inode no more.
   bool Forget(KernelInode inode, uint64_t count);
   bool Knows(KernelInode inode) const { return nodes_.contains(inode); }
@@ -128,6 +135,23 @@ class KernelCache : public KernelHooks {
   // What a page READ must hold.
   LockMode PageReadMode(KernelInode inode) const { return OpenForWriting(inode) ? LockMode::kEx : LockMode::kPr; }
 
+  // ---- the size (kernel_size.cc) ----------------------------------------------------------------------------------
+  // Immediately before a reply: attributes with this size go out; the kernel takes them, or not (see TellSize).
+  void GaveSize(KernelInode inode, uint64_t size);
+  // The same for a page READ that ends early: the file, the kernel thinks, ends there.
+  void ReadEndsAt(KernelInode inode, uint64_t end) {
+    if (Knows(inode)) GaveSize(inode, end);
+  }
+  // The same for what the kernel takes in any case: truncation, O_TRUNC.
+  void TruncatedTo(KernelInode inode, uint64_t size);
+  // Immediately before a WRITE is answered whose end, where the kernel believes it to be, is this.
+  void WroteTo(KernelInode inode, uint64_t end);
+  // Returns when the kernel has this size, or a newer one, if cached reads depend on it. Before a GETATTR is answered.
+  // Ends without that where the kernel cannot be asked, or lets every answer be overtaken (counters().sizes_unsure).
+  Task<Status> TellSize(KernelInode inode, uint32_t generation, uint64_t size);
+  // Before a WRITE is answered: its end would overtake the answer that TellSize waits for. Short.
+  Task<void> LetSizeArrive(KernelInode inode);
+
   // Rule 4: bytes were written where the kernel did not expect them; also attributes that it does not know changed.
   Task<void> DropRange(KernelInode inode, int64_t offset, int64_t length);
 
@@ -142,6 +166,7 @@ class KernelCache : public KernelHooks {
 
   struct Counters {
     uint64_t inode_drops = 0, entry_drops = 0, epochs = 0, estale = 0, retries = 0, gated_reads = 0, left_out = 0;
+    uint64_t sizes_told = 0, sizes_overtaken = 0, sizes_unsure = 0;
   };
   const Counters& counters() const { return counters_; }
 
@@ -161,6 +186,11 @@ class KernelCache : public KernelHooks {
   struct Node {
     uint64_t lookups = 0;
     uint32_t writable = 0;
+    uint32_t cached_handles = 0;
+    std::optional<uint64_t> size;  // i_size, when it is certain
+    uint64_t size_events = 0;      // of what may change it
+    bool telling = false;          // TellSize is under way
+    WaitList told;
     bool attr = false;
     bool set_id = false;
     bool pages = false;
@@ -182,7 +212,7 @@ class KernelCache : public KernelHooks {
     size_t drops = 0;                    // DropKernel coroutines that use this node
     bool used() const {
       return lookups > 0 || writable > 0 || dir_requests > 0 || !page_requests.empty() || drops > 0 || attr ||
-             pages || !names.empty() || names_overflow;
+             cached_handles > 0 || telling || pages || !names.empty() || names_overflow;
     }
   };
   Resource ResourceOfNode(KernelInode inode) const;

@@ -49,6 +49,7 @@ void KernelRequests::GiveBuffer(AlignedBuffer buffer) {
 // ---- what the kernel may keep -----------------------------------------------------------------------------------
 
 bool KernelRequests::KeepAttr(const fs::Attr& attr, bool keep) {
+  if (attr.type() == FileType::kRegular) cache().GaveSize(attr.node, attr.size);
   if (covered_ && !covered_()) keep = false;
   return keep && cache().GaveAttr(attr.node, attr.acquisition, attr.mode);
 }
@@ -249,6 +250,11 @@ void KernelRequests::ReadLink(KernelReplyPtr reply, KernelInode inode) {
 
 Task<void> KernelRequests::DoGetAttr(KernelReplyPtr reply, KernelInode inode) {
   auto attr = co_await vfs().GetAttr(inode, reply->interrupt());
+  if (attr.ok() && attr->type() == FileType::kRegular && !reply->own()) {
+    Task<Status> tell = cache().TellSize(inode, attr->generation, attr->size);
+    auto told = co_await OrInterrupted<Status>(&background_, reply->interrupt(), std::move(tell));
+    if (!told.ok()) attr = told.error();
+  }
   if (Suspended()) {
     bool valid = co_await AwaitLease(reply->interrupt());
     if (!valid) attr = Errc::kInterrupted;
@@ -268,6 +274,10 @@ Task<void> KernelRequests::DoSet(KernelReplyPtr reply, DirRequest, KernelInode i
     if (!valid) attr = Errc::kInterrupted;
   }
   if (attr.ok()) {
+    if (attr->type() == FileType::kRegular) {
+      cache().GaveSize(inode, attr->size);
+      if ((set.which & kSetSize) != 0) cache().TruncatedTo(inode, attr->size);
+    }
     // Rule 3: some kernels take them whatever has happened since.
     reply->Attr(*attr, HF_MUTANT(kKeepsLinkAttr) && KeepAttr(*attr, true));
   } else {

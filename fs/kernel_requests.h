@@ -77,6 +77,8 @@ class KernelReply {
   virtual void Listing(KernelRequests& requests, KernelInode dir, const DirPage& page, bool plus, size_t size) = 0;
   // Raised when the process that asked is being killed (rule 7): what it waits for ends. nullptr: it never is.
   virtual Interrupt* interrupt() { return nullptr; }
+  // The question of a thread of ours (Kernel::AskSize), not an application's.
+  virtual bool own() const { return false; }
   // A process that is ending gets no signals: from `patience` on that raises the interrupt too.
   virtual void EndWhenExiting(Duration patience) { (void)patience; }
 

@@ -28,7 +28,8 @@ OpenAnswer KernelRequests::OpenedWith(FileHandle handle, OpenMode open, bool kee
   answer.direct = handle.direct;
   answer.parallel_writes = open.direct;
   answer.keep_pages = keep_pages;
-  if (!handle.direct) cache().GavePages(handle.inode);
+  if (!handle.direct) cache().OpenedCached(handle.inode);
+  if (open.truncate) cache().TruncatedTo(handle.inode, 0);
   return answer;
 }
 
@@ -140,6 +141,7 @@ Task<void> KernelRequests::DoRead(KernelReplyPtr reply, std::optional<PageReques
     if (mode_holds && cache().PageReplyValid(inode, read->acquisition, options.mode)) break;
   }
   if (read.ok()) {
+    if (options.page_io && read->bytes < size) cache().ReadEndsAt(inode, offset + read->bytes);
     reply->Data(buffer.span().subspan(0, read->bytes));
   } else {
     reply->Fail(read.error());
@@ -170,6 +172,8 @@ Task<void> KernelRequests::DoWrite(KernelReplyPtr reply, [[maybe_unused]] std::o
     co_await cache().DropRange(inode, static_cast<int64_t>(written->offset), static_cast<int64_t>(written->bytes));
   }
   if (options.kill_privileges && cache().SetIdGiven(inode)) co_await cache().DropRange(inode, -1, 0);
+  co_await cache().LetSizeArrive(inode);
+  cache().WroteTo(inode, offset + written->bytes);
   reply->Written(written->bytes);
 }
 
@@ -196,6 +200,7 @@ Task<void> KernelRequests::DoRelease(KernelReplyPtr reply, FileHandle* handle) {
   }
   auto released = co_await vfs().Release(handle->inode);
   if (handle->write) cache().ClosedForWriting(handle->inode);
+  if (!handle->direct) cache().ClosedCached(handle->inode);
   --handles_;
   delete handle;
   reply->Reply(released);

@@ -35,7 +35,7 @@ Task<void> DoStatFs(FuseServer* s, Request r) {
 
 void GetAttr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
   FuseServer* s = FuseServer::Of(req);
-  s->requests().GetAttr(s->session()->IsStatx() ? ReplyStatx(s, req) : ReplyTo(s, req), inode);
+  s->requests().GetAttr(ReplyAttr(s, req, s->session()->IsStatx()), inode);
 }
 
 WallTime ToWall(const timespec& t) { return WallTime{t.tv_sec, static_cast<uint32_t>(t.tv_nsec)}; }

@@ -145,14 +145,15 @@ Task<Status> Program::Serve() {
   auto session = FuseSession::Mount(options, FuseServer::Ops(), server_.get());
   if (!session.ok()) co_return session.error();
   session_ = std::move(*session);
-  kernel_ = std::make_unique<FuseKernel>(session_->fd(), line_.hide_epoch);
+  std::string device = io::FuseDeviceAt(line_.directory);
+  kernel_ = std::make_unique<FuseKernel>(FuseKernel::Where{session_->fd(), line_.directory, device, line_.hide_epoch});
   mount_->AttachKernel(kernel_.get());
-  server_->Attach(session_.get(), &mount_->kernel_cache());
+  server_->Attach(session_.get(), kernel_.get(), &mount_->kernel_cache());
   SupervisorLink::Options supervision;
   supervision.mountpoint = line_.directory;
   supervision.fuse_fd = session_->fd();
   supervision.lease_path = joined_ ? joined_->lease_path : "";
-  supervision.device = io::FuseDeviceAt(line_.directory);
+  supervision.device = device;
   supervision.member = MemberId{owner_.node, owner_.incarnation, owner_.nonce};
   if (joined_) supervision.daemon = line_.run_dir + "/holdfastd.sock";
   if (link_) link_->Mounted(line_.directory, supervision.device);

@@ -125,8 +125,8 @@ bool Append(KernelRequests& requests, KernelInode dir, const DirPage& page, cons
 
 class FuseReply final : public KernelReply {
  public:
-  FuseReply(FuseServer* server, fuse_req_t req, int no_data, bool statx)
-      : request_(server, req), no_data_(no_data), statx_(statx) {}
+  FuseReply(FuseServer* server, fuse_req_t req, int no_data, bool statx = false, bool own = false)
+      : request_(server, req), no_data_(no_data), statx_(statx), own_(own) {}
 
   void Error(const holdfast::Error& error) override {
     if (error.code == Errc::kNoData) {
@@ -136,6 +136,7 @@ class FuseReply final : public KernelReply {
     }
   }
   void Done() override { request_.Errno(0); }
+  bool own() const override { return own_; }
   Interrupt* interrupt() override { return request_.interrupt(); }
   void EndWhenExiting(Duration patience) override { request_.call()->EndWhenExiting(patience); }
   void Data(std::span<const std::byte> bytes) override { request_.Buffer(bytes.data(), bytes.size()); }
@@ -184,16 +185,17 @@ class FuseReply final : public KernelReply {
   FuseServer::Request request_;
   int no_data_;
   bool statx_;
+  bool own_;
 };
 
 }  // namespace
 
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data) {
-  return std::make_unique<FuseReply>(server, req, no_data, false);
+  return std::make_unique<FuseReply>(server, req, no_data);
 }
 
-KernelReplyPtr ReplyStatx(FuseServer* server, fuse_req_t req) {
-  return std::make_unique<FuseReply>(server, req, ENODATA, true);
+KernelReplyPtr ReplyAttr(FuseServer* server, fuse_req_t req, bool statx) {
+  return std::make_unique<FuseReply>(server, req, ENODATA, statx, server->kernel()->Asks(fuse_req_ctx(req)->pid));
 }
 
 void FuseServer::Request::Entry(const EntryAnswer& answer, bool* counted) {

@@ -13,6 +13,7 @@
 
 #include "base/lease_page.h"
 #include "fs/fuse/caller_watch.h"
+#include "fs/fuse/fuse_kernel.h"
 #include "fs/fuse/session.h"
 #include "fs/fuse/supervisor_link.h"
 #include "fs/kernel_requests.h"
@@ -27,8 +28,9 @@ class FuseServer {
 
   static const fuse_lowlevel_ops& Ops();
   // Before the session is started.
-  void Attach(FuseSession* session, KernelCache* cache) {
+  void Attach(FuseSession* session, FuseKernel* kernel, KernelCache* cache) {
     session_ = session;
+    kernel_ = kernel;
     requests_.SetCache(cache);
   }
   void SetSupervisor(SupervisorLink* supervisor) {
@@ -85,6 +87,7 @@ class FuseServer {
   KernelCache& cache() { return requests_.cache(); }
   RangeLocks& ranges() { return requests_.ranges(); }
   FuseSession* session() { return session_; }
+  FuseKernel* kernel() { return kernel_; }
 
  private:
   static void OnInit(void* user, fuse_conn_info* connection);
@@ -92,6 +95,7 @@ class FuseServer {
   CallerWatch watch_;
   KernelRequests requests_;
   FuseSession* session_ = nullptr;
+  FuseKernel* kernel_ = nullptr;
   std::function<void()> on_init_;
   std::function<void(holdfast::Error)> on_fatal_;
   bool connected_ = true;
@@ -103,8 +107,8 @@ int ErrnoOf(Errc code);
 Caller CallerOf(fuse_req_t req);
 // A request's answer as KernelRequests gives it. no_data: what kNoData means there.
 KernelReplyPtr ReplyTo(FuseServer* server, fuse_req_t req, int no_data = ENODATA);
-// Attributes go out in the form of STATX.
-KernelReplyPtr ReplyStatx(FuseServer* server, fuse_req_t req);
+// A GETATTR's, or, in the form of that, a STATX's.
+KernelReplyPtr ReplyAttr(FuseServer* server, fuse_req_t req, bool statx);
 
 // Each file of operations adds its own.
 void AddNameOps(fuse_lowlevel_ops* ops);

@@ -66,6 +66,7 @@ class ModelKernel : public Kernel {
     ++epoch_;
     return Status();
   }
+  Task<Result<SizeSeen>> AskSize(KernelInode, uint32_t) override { co_return Errc::kUnsupported; }
 
  private:
   sim::World* world_;

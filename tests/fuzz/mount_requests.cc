@@ -24,6 +24,7 @@ struct NoKernel final : Kernel {
   Task<Status> InvalidateInode(KernelInode, int64_t, int64_t) override { co_return Status(); }
   Task<Status> DropEntries(KernelInode, std::vector<KernelEntryDrop>) override { co_return Status(); }
   Status Epoch() override { return {}; }
+  Task<Result<SizeSeen>> AskSize(KernelInode, uint32_t) override { co_return Errc::kUnsupported; }
 };
 
 // What the kernel knows.

@@ -2,9 +2,11 @@
 """Three mounts must look like one filesystem to programs that nobody here wrote, and to small adversaries: nothing stale,
 nothing torn, nothing hung. One lab serves all cases; at the end it is stopped cleanly and fsck must find nothing."""
 import concurrent.futures
+import ctypes
 import fcntl
 import hashlib
 import mmap
+import multiprocessing
 import os
 import shutil
 import signal
@@ -78,6 +80,47 @@ def append_race():
             lines = f.read().splitlines()
         expect(len(lines) == 3 * count, f"{len(lines)} lines of {3 * count}: appends overwrote each other")
         expect(len({line[:7] for line in lines}) == 3 * count, "a line is there twice")
+
+
+def acknowledged_growth_is_read():
+    """Whoever knows that a write has returned reads it, on whatever node, through fresh and old handles, while all nodes write."""
+    record, count = 64, 400 if SHORT else 4000
+    seconds_max = 60
+    done = multiprocessing.Array(ctypes.c_long, 3, lock=False)  # records acknowledged, by writer
+    early = multiprocessing.Array(ctypes.c_long, 6, lock=False)
+    reads = multiprocessing.Array(ctypes.c_long, 6, lock=False)
+    name = "grown"
+    open(f"{mounts()[0]}/{name}", "wb").close()
+
+    def writer(i):
+        fd = os.open(f"{mounts()[i]}/{name}", os.O_WRONLY | os.O_APPEND)
+        for _ in range(count):
+            os.write(fd, bytes([65 + i]) * record)
+            done[i] += 1
+
+    def reader(i, fresh):
+        path = f"{mounts()[i // 2]}/{name}"
+        fd = os.open(path, os.O_RDWR)
+        end = time.monotonic() + seconds_max
+        while (known := sum(done)) < 3 * count and time.monotonic() < end:
+            if known == 0:
+                continue
+            use = os.open(path, os.O_RDONLY) if fresh else fd
+            got = os.pread(use, record, (known - 1) * record)
+            reads[i] += 1
+            early[i] += len(got) != record or len(set(got)) != 1
+            if fresh:
+                os.close(use)
+
+    crew = [multiprocessing.Process(target=writer, args=(i,)) for i in range(3)]
+    crew += [multiprocessing.Process(target=reader, args=(i, i % 2 == 0)) for i in range(6)]
+    for one in crew:
+        one.start()
+    for one in crew:
+        one.join(seconds_max + 20)
+        expect(one.exitcode == 0, f"ended with {one.exitcode}")
+    expect(sum(done) == 3 * count, f"{sum(done)} of {3 * count} appends in {seconds_max} s")
+    expect(sum(early) == 0, f"{list(early)} of {list(reads)} reads did not see what was acknowledged before they began")
 
 
 def exclusive_create_race():
@@ -425,6 +468,7 @@ CASES = [
     ("attributes, xattrs, links", attributes_and_xattrs),
     ("truncate and grow", truncate_and_grow),
     ("append race", append_race),
+    ("acknowledged growth is read", acknowledged_growth_is_read),
     ("O_EXCL race", exclusive_create_race),
     ("two nodes create in one directory", two_nodes_create_in_one_directory),
     ("mapped readers and writers", mapped_readers_and_writers),

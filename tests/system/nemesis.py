@@ -52,7 +52,6 @@ class Run:
         self.stalls = []           # (seconds, round, fault)
         self.noticed = []          # of each stall that was looked into while it lasted: what the nodes said, or nothing
         self.passed = collections.Counter()
-        self.short_reads = 0
         self.promises = 0
         self.by_fault = {}
         self.growth = Growth()
@@ -283,7 +282,6 @@ class Run:
         self.doing = f"end of epoch {self.epoch.number}"
         self.unfair_ones_go_on()
         self.passed += self.epoch.passed()
-        self.short_reads += self.epoch.short_reads
         self.epoch.end(*self.names)
         for node in self.lab.nodes():
             self.promises += self.epoch.verify(node, everything=True)
@@ -328,8 +326,6 @@ class Run:
         silent = sum(not reason for reason in self.noticed)
         print(f"  {len(self.noticed)} waits were looked into after {NOTICED_SECONDS} s; holdfast status gave a reason for "
               f"{len(self.noticed) - silent}")
-        if self.short_reads:
-            print(f"  {self.short_reads} reads of the log of appends ended early, beside appends on their node (tests/README.md)")
         if self.passed:
             print("  public suites that passed: " + ", ".join(f"{s} {n} times" for s, n in sorted(self.passed.items())))
         for name, stalls in sorted(self.by_fault.items()):

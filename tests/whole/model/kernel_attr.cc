@@ -40,18 +40,49 @@ Task<Result<fs::Attr>> KernelModel::Stat(NodePtr node) {
     attr.size = node->size;
     co_return attr;
   }
+  auto attr = co_await AskAttr(node, false);
+  co_return attr;
+}
+
+// fuse_do_getattr. What an invalidation or a write overtook is told to the caller and not kept: i_size stays what it was.
+Task<Result<fs::Attr>> KernelModel::AskAttr(NodePtr node, bool own) {
   KernelInode inode = node->node;
-  for (;;) {
-    uint64_t version = version_;
-    Send send = [inode](KernelRequests& r, KernelReplyPtr reply) { r.GetAttr(std::move(reply), inode); };
-    auto answer = co_await Ask("GETATTR", inode, std::move(send));
-    if (!answer->ok()) co_return answer->error;
-    bool ignored = node->attr_version > version;
-    co_await ChangeAttr(node, answer->attr, answer->keep_attr, version);
-    // An answer that an invalidation overtook is not kept: Linux goes on with the old i_size (fs/README.md, "Known limits").
-    if (ignored && !knobs_.keeps_old_size) continue;
-    co_return answer->attr;
+  uint64_t version = version_;
+  Send send = [inode](KernelRequests& r, KernelReplyPtr reply) { r.GetAttr(std::move(reply), inode); };
+  auto answer = co_await Ask(own ? "GETATTR own" : "GETATTR", inode, std::move(send), own);
+  if (!answer->ok()) co_return answer->error;
+  co_await ChangeAttr(node, answer->attr, answer->keep_attr, version);
+  co_return answer->attr;
+}
+
+// statx(2) by a thread of the mount, forced to ask and forced not to.
+Task<Result<Kernel::SizeSeen>> KernelModel::AskSize(KernelInode inode, uint32_t) {
+  auto done = std::make_shared<Completion<Result<SizeSeen>>>();
+  sim::SimExecutor* executor = executor_;
+  uint64_t connection = connection_;
+  world_->After(Between(knobs_.notify_max), [this, executor, inode, done, connection] {
+    executor->Post([this, executor, inode, done, connection] {
+      if (connection != connection_ || !requests_) return done->Set(Errc::kDisconnected);
+      executor->Spawn(AskSizeHere(inode, done));
+    });
+  });
+  Completion<Result<SizeSeen>>& answer = *done;
+  auto seen = co_await answer;
+  co_return seen;
+}
+
+Task<void> KernelModel::AskSizeHere(KernelInode inode, std::shared_ptr<Completion<Result<SizeSeen>>> done) {
+  NodePtr node = Live(inode);
+  if (!node) {
+    done->Set(Errc::kNotFound);
+    co_return;
   }
+  auto attr = co_await AskAttr(node, true);
+  if (!attr.ok()) {
+    done->Set(attr.error());
+    co_return;
+  }
+  done->Set(SizeSeen{attr->size, node->size});
 }
 
 // ftruncate(2).

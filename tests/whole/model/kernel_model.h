@@ -188,6 +188,7 @@ class KernelModel final : public Kernel {
   Task<Status> InvalidateInode(KernelInode inode, int64_t offset, int64_t length) override;
   Task<Status> DropEntries(KernelInode parent, std::vector<KernelEntryDrop> names) override;
   Status Epoch() override;
+  Task<Result<SizeSeen>> AskSize(KernelInode inode, uint32_t generation) override;
 
  private:
   friend struct KernelNode;
@@ -213,13 +214,14 @@ class KernelModel final : public Kernel {
     Instant since;
     std::shared_ptr<Answer> answer = std::make_shared<Answer>();
     bool over = false;
+    bool own = false;  // of a thread of the mount
     std::shared_ptr<fs::Interrupt> interrupt = std::make_shared<fs::Interrupt>();
     Completion<bool> done;
   };
   using PendingPtr = std::shared_ptr<Pending>;
   using Send = std::function<void(fs::KernelRequests&, fs::KernelReplyPtr)>;
 
-  Task<std::shared_ptr<Answer>> Ask(const char* what, KernelInode inode, Send send);
+  Task<std::shared_ptr<Answer>> Ask(const char* what, KernelInode inode, Send send, bool own = false);
   void Deliver(PendingPtr pending);
   fs::KernelReplyPtr ReplyFor(PendingPtr pending, fs::Mount* mount, std::shared_ptr<fs::KernelRequests> requests);
   Task<void> SetRange(fs::KernelRequests* requests, fs::KernelReplyPtr reply, fs::RangeLocks::Lock lock);
@@ -246,6 +248,8 @@ class KernelModel final : public Kernel {
   // Counts the lookup of an answer. version 0: attributes are taken whatever has happened since. If an inode was evicted since
   // the request began (evictions), it may have been this one, with newer attributes: they are asked for again.
   Task<NodePtr> Get(const Answer* answer, uint64_t version, uint64_t evictions = 0);
+  Task<Result<fs::Attr>> AskAttr(NodePtr node, bool own);
+  Task<void> AskSizeHere(KernelInode inode, std::shared_ptr<Completion<Result<SizeSeen>>> done);
   Task<void> ChangeAttr(NodePtr node, fs::Attr attr, bool keep, uint64_t version);
 
   // Pages.

@@ -60,6 +60,7 @@ class ModelReply final : public fs::KernelReply {
     Finish(Errc::kOk);
   }
   void Position(uint64_t) override { Finish(Errc::kOk); }
+  bool own() const override { return pending_ && pending_->own; }
   bool Entry(const fs::EntryAnswer& entry) override {
     Copy(entry, &answer());
     Finish(Errc::kOk);
@@ -149,8 +150,9 @@ void KernelModel::Deliver(std::function<void(fs::KernelRequests&)> call) {
   });
 }
 
-Task<std::shared_ptr<KernelModel::Answer>> KernelModel::Ask(const char* what, KernelInode inode, Send send) {
+Task<std::shared_ptr<KernelModel::Answer>> KernelModel::Ask(const char* what, KernelInode inode, Send send, bool own) {
   auto pending = std::make_shared<Pending>();
+  pending->own = own;
   pending->what = what;
   pending->since = world_->now();
   pending->inode = inode;
@@ -245,7 +247,7 @@ void KernelModel::KillSomebody() {
   if (pending_.empty()) return;
   auto it = std::next(pending_.begin(), static_cast<ptrdiff_t>(world_->random().Below(pending_.size())));
   std::string what = (*it)->what;
-  if (what == "WRITE page" || what == "RELEASE") return;
+  if (what == "WRITE page" || what == "RELEASE" || (*it)->own) return;
   server_->Post([interrupt = (*it)->interrupt] { interrupt->Raise(); });
 }
 

@@ -17,7 +17,6 @@ struct KernelKnobs {
   Duration slow_reply_max = Milliseconds(8);
   Duration notify_max = Microseconds(200);   // until a notification's thread runs
   uint32_t drop_dentry = 20'000;             // per million operations: an unused dentry is reclaimed
-  bool keeps_old_size = false;               // a GETATTR that an invalidation overtook leaves the old i_size: a limit we have
   bool drops_after_direct_write = true;      // newer kernels drop the range once more after a direct WRITE
   uint32_t readdir_plus = 500'000;           // per million directory reads
   uint32_t readdir_bytes = 64 * 1024;        // of one READDIR; few: a listing takes several

@@ -228,13 +228,15 @@ Task<void> Workload::Detach(NodeId node) {
 
 void Workload::NodeDied(NodeId node) {
   State* s = state_.get();
-  Life* life = s->current[node];
-  if (!life) return;
-  life->machine = life->mounted = false;
-  life->users = 0;
-  if (s->preparing == life) s->preparing = nullptr;
-  life->kernel->executor().Crash();
-  s->EndLife(life);
+  // Also lives whose withdrawal or burial is under way.
+  for (auto& life : s->lives) {
+    if (life->node != node || !life->machine) continue;
+    life->machine = life->mounted = false;
+    life->users = 0;
+    if (s->preparing == life.get()) s->preparing = nullptr;
+    life->kernel->executor().Crash();
+    s->EndLife(life.get());
+  }
   s->current[node] = nullptr;
 }
 
