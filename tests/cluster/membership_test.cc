@@ -173,6 +173,28 @@ TEST_CASE("membership: the side without a majority evicts nobody", "[cluster][un
   Hand hand(3, false, 3);
   hand.Run(0, 5000, Set({1, 2, 3}));
   CHECK(hand.Run(5050, 15000, Set({3})).kind == Verdict::Kind::kNothing);
+  // Half of the votes is no majority.
+  Hand even(4);
+  even.Run(0, 5000, Set({1, 2, 3, 4}));
+  CHECK(even.Run(5050, 15000, Set({1, 2})).kind == Verdict::Kind::kNothing);
+}
+
+TEST_CASE("membership: a node whose next life speaks is evicted, though the others hear it too", "[cluster][unit]") {
+  Hand hand(3);
+  hand.Run(0, 5000, Set({1, 2, 3}));
+  Verdict verdict;
+  for (int64_t t = 5050; t <= 8000 && verdict.kind == Verdict::Kind::kNothing; t += 50) {
+    if (t % 200 == 0) {
+      Heartbeat next;
+      next.set_incarnation(2);
+      next.set_hears(ToBytes(Set({1, 3})));
+      hand.m.OnHeartbeat(NodeId(2), 99, next, Hand::At(t));
+      hand.Beat(3, Set({1, 2}), t);
+    }
+    verdict = hand.m.Tick(Hand::At(t));
+  }
+  REQUIRE(verdict.kind == Verdict::Kind::kEvict);
+  CHECK(verdict.victims == std::vector{Life{NodeId(2), Incarnation(1)}});
 }
 
 TEST_CASE("membership: after a pause of our own nobody's silence counts", "[cluster][unit]") {
