@@ -133,7 +133,7 @@ void Node::Remove(unsigned i) {
 bool Node::Replace(unsigned i, std::span<const std::byte> value) {
   DiskSlot& s = mutable_slots()[i];
   if (s.length == value.size()) {
-    std::memcpy(mutable_.data() + s.offset, value.data(), value.size());
+    if (!value.empty()) std::memcpy(mutable_.data() + s.offset, value.data(), value.size());
     return true;
   }
   if (FreeBytes() + s.length < value.size()) return false;
