@@ -52,13 +52,8 @@ void Print(const Options& options, const DeviceInfo& info, const fs::Superblock&
   if (options.show_only) std::printf("Nothing was written (-n).\n");
 }
 
-Task<Status> Make(io::Reactor* reactor, Pool* pool, Options options) {
+Task<Status> MakeOn(io::Reactor* reactor, BlockDevice& device, Options options) {
   io::SystemRandom random;
-  io::OpenDeviceOptions open_options;
-  open_options.read_only = options.show_only;
-  auto opened = co_await io::OpenDevice(reactor, pool, options.volume, open_options);
-  if (!opened.ok()) co_return opened.error();
-  BlockDevice& device = **opened;
   auto refuse = [&](const std::string& why) { return Error(Errc::kBusy, device.info().name + ": " + why); };
   auto user = co_await VolumeInUse(device, options.volume);
   if (!user.ok()) co_return user.error();
@@ -94,8 +89,17 @@ Task<Status> Make(io::Reactor* reactor, Pool* pool, Options options) {
   auto made = co_await MakeVolume(device, std::move(make), random);
   if (!made.ok()) co_return made.error();
   if (!options.quiet) Print(options, device.info(), *made);
-  co_await device.Close();
   co_return Status();
+}
+
+Task<Status> Make(io::Reactor* reactor, Pool* pool, Options options) {
+  io::OpenDeviceOptions open_options;
+  open_options.read_only = options.show_only;
+  auto opened = co_await io::OpenDevice(reactor, pool, options.volume, open_options);
+  if (!opened.ok()) co_return opened.error();
+  auto status = co_await MakeOn(reactor, **opened, options);
+  co_await (*opened)->Close();  // an array is left with a logout, whatever came of it
+  co_return status;
 }
 
 int Main(int argc, char** argv) {

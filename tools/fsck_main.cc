@@ -44,12 +44,7 @@ std::function<void(uint64_t, uint64_t)> ProgressBar(Clock* clock) {
   };
 }
 
-Task<Result<Outcome>> Check(io::Reactor* reactor, Pool* pool, Options options) {
-  io::OpenDeviceOptions open_options;
-  open_options.read_only = options.no;
-  auto opened = co_await io::OpenDevice(reactor, pool, options.volume, open_options);
-  if (!opened.ok()) co_return opened.error();
-  BlockDevice& device = **opened;
+Task<Result<Outcome>> CheckDevice(io::Reactor* reactor, BlockDevice& device, Options options) {
   auto user = co_await mkfs::VolumeInUse(device, options.volume);
   if (!user.ok()) co_return user.error();
   Outcome outcome;
@@ -85,7 +80,16 @@ Task<Result<Outcome>> Check(io::Reactor* reactor, Pool* pool, Options options) {
     ++outcome.report.errors;
     ++outcome.report.repaired;
   }
-  co_await device.Close();
+  co_return std::move(outcome);
+}
+
+Task<Result<Outcome>> Check(io::Reactor* reactor, Pool* pool, Options options) {
+  io::OpenDeviceOptions open_options;
+  open_options.read_only = options.no;
+  auto opened = co_await io::OpenDevice(reactor, pool, options.volume, open_options);
+  if (!opened.ok()) co_return opened.error();
+  auto outcome = co_await CheckDevice(reactor, **opened, options);
+  co_await (*opened)->Close();  // an array is left with a logout, whatever the check says
   co_return std::move(outcome);
 }
 
