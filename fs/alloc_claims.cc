@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/mutants.h"
 
 namespace holdfast::fs {
 namespace {
@@ -138,7 +139,9 @@ std::vector<ClaimExtent> Claims::TakeSpare(uint64_t max_data, size_t max_meta) {
 std::vector<ClaimExtent> Claims::All() const {
   std::vector<ClaimExtent> all;
   for (auto& [start, count] : data_free_) all.push_back({start, count, ClaimKind::kData});
-  for (auto& [start, count] : data_taken_) all.push_back({start, count, ClaimKind::kData});
+  if (!HF_MUTANT(kTakenUnlisted)) {
+    for (auto& [start, count] : data_taken_) all.push_back({start, count, ClaimKind::kData});
+  }
   for (auto* metas : {&meta_free_, &meta_taken_}) {
     for (auto& [block, meta] : *metas) all.push_back({block, 1, meta.was_free ? ClaimKind::kMetaFromFree : ClaimKind::kMeta});
   }

@@ -96,7 +96,8 @@ Status Allocator::FreeMeta(Transaction& tx, GroupLocks& locks, BlockRef block) {
   uint64_t number = geometry_.GroupOf(at);
   auto group = locks.groups_.find(number);
   HF_CHECK(group != locks.groups_.end(), "group %llu is not locked for freeing", static_cast<unsigned long long>(number));
-  HF_TRY(SetStates(tx, group->second, number, {at, 1}, BlockState::kMeta, BlockState::kMetaFree));
+  BlockState to = HF_MUTANT(kMetaFreeAtOnce) ? BlockState::kFree : BlockState::kMetaFree;
+  HF_TRY(SetStates(tx, group->second, number, {at, 1}, BlockState::kMeta, to));
   auto& header = As<DiskGroup>(tx.Change(group->second.header));
   // One above: a changed image of the block may be in a record that has not been closed yet.
   if (!HF_MUTANT(kNoVersionFloor)) header.version_floor = std::max<uint64_t>(header.version_floor, block.version() + 1);

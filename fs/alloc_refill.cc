@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/mutants.h"
 #include "fs/alloc.h"
 #include "fs/alloc_bits.h"
 #include "fs/alloc_claims.h"
@@ -112,6 +113,7 @@ void Allocator::PrunePending() {
 
 // Does the run touch data blocks freed by a record that is not durable? A crash would give them back to their file.
 bool Allocator::Blocked(uint64_t start, uint64_t count) const {
+  if (HF_MUTANT(kReuseUndurable)) return false;
   for (const auto& [freed, what] : pending_free_) {
     if (freed < start + count && start < freed + what.first) return true;
   }
@@ -278,7 +280,7 @@ Task<Status> Allocator::ReleaseMetaFree(bool* any) {
     if (!locked.ok()) co_return locked.error();
     GroupLocks::Group group = std::move(*locked);
     if (group.header.as<DiskGroup>().meta_free_count == 0) continue;
-    if (checkpoint_others_) {
+    if (checkpoint_others_ && !HF_MUTANT(kMetaFreeUnasked)) {
       Status others = co_await checkpoint_others_();
       if (!others.ok()) {
         HF_LOG(LogLevel::kInfo, "alloc", "metadata_space_kept", {{"group", number}, {"why", others.error().ToString()}});

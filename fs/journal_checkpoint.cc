@@ -18,7 +18,9 @@ struct Journal::Burst {
 
 // The record is durable: its images are now the newest of their blocks, its freed blocks need nothing any more.
 void Journal::MakePending(std::shared_ptr<Record> record) {
-  for (BlockNo block : record->forgets) Drop(block.v);
+  if (!HF_MUTANT(kFreedStaysPending)) {
+    for (BlockNo block : record->forgets) Drop(block.v);
+  }
   for (uint32_t i = 0; i < record->numbers.size(); ++i) {
     uint64_t number = record->numbers[i];
     auto& slot = pending_[number];
@@ -158,7 +160,7 @@ Task<Status> Journal::WriteInPlace(Resource resource) {
   if (auto it = unflushed_.find(resource); it != unflushed_.end()) {
     uint64_t flush = it->second;
     unflushed_.erase(it);
-    if (flush > flush_done_) HF_CO_TRY(co_await FlushShared());
+    if (flush > flush_done_ && !HF_MUTANT(kHandOverUnflushed)) HF_CO_TRY(co_await FlushShared());
   }
   // File data in place, too.
   if (tracked_ && Unflushed(data_device_.writes())) HF_CO_TRY(co_await FlushShared());

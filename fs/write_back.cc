@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/mutants.h"
 #include "fs/vfs_core.h"
 
 namespace holdfast::fs {
@@ -100,7 +101,7 @@ Task<Status> VfsCore::LogPieces(Inode* inode, std::vector<Piece>* pieces) {
         parts.allocator->Commit(*tx, {p.start, p.count});
         inode->core.blocks = inode->core.blocks + p.count;
       } else {
-        tx->OrderAfterData();
+        if (!HF_MUTANT(kWrittenUnordered)) tx->OrderAfterData();
         status = extents.MarkWritten(p.first, p.count);
       }
       if (!status.ok()) {
