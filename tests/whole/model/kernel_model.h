@@ -240,7 +240,7 @@ class KernelModel final : public Kernel {
   Task<Status> RemoveOnce(NodePtr dir, std::string name, bool directory, bool always);
   Task<Status> RenameOnce(NodePtr dir, std::string name, NodePtr new_dir, std::string new_name, uint32_t flags, bool always);
   Task<Result<FilePtr>> CreateFile(NodePtr dir, std::string name, int flags);
-  void Unhash(NodePtr dir, const std::string& name, const DentryPtr& dentry);
+  void Unhash(NodePtr dir, const std::string& name, DentryPtr dentry);
   DentryPtr Splice(NodePtr dir, const std::string& name, NodePtr node, bool keep, uint64_t epoch);
   void ReclaimSomething(NodePtr dir);
   Task<void> TakeListing(NodePtr dir, std::shared_ptr<Answer> answer, uint64_t version, uint64_t evictions,

@@ -14,7 +14,8 @@ const Caller kRoot{0, 0, 022};
 }
 
 // d_invalidate: out of the tree with all below it. Who has it open keeps the node.
-void KernelModel::Unhash(NodePtr dir, const std::string& name, const DentryPtr& dentry) {
+// By value: the caller's may be the one in the map.
+void KernelModel::Unhash(NodePtr dir, const std::string& name, DentryPtr dentry) {
   auto it = dir->children.find(name);
   if (it != dir->children.end() && it->second == dentry) dir->children.erase(it);
   if (dentry->node && dentry->node->directory()) dentry->node->children.clear();

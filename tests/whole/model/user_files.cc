@@ -209,7 +209,7 @@ Task<bool> User::Count(size_t counter) {
   code = read.code();
   if (read.ok() && !life_->over) {
     uint64_t value = 0;
-    std::memcpy(&value, read->data(), std::min<size_t>(8, read->size()));
+    if (!read->empty()) std::memcpy(&value, read->data(), std::min<size_t>(8, read->size()));
     s_->Wrong(model.Read(value, life_->number));
     ++value;
     Bytes bytes(8);
@@ -392,7 +392,7 @@ Task<void> Workload::State::FinalCheck(Life* life) {
     if (!file.ok()) continue;
     auto read = co_await life->kernel->Read(*file, 0, 8);
     uint64_t value = 0;
-    if (read.ok()) std::memcpy(&value, read->data(), std::min<size_t>(8, read->size()));
+    if (read.ok() && !read->empty()) std::memcpy(&value, read->data(), std::min<size_t>(8, read->size()));
     if (read.ok()) Wrong(counters[i].Read(value, life->number));
   }
   co_await FinalNames(life);
