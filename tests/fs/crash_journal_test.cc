@@ -141,4 +141,84 @@ TEST_CASE("journal: what is joined at once fits the log together", "[fs][journal
   CHECK(r.Durable() == r.rig->journal->committed_sequence());
 }
 
+// A device that answers flushes late: what is written between a flush and its answer is not covered by it.
+class LateFlush final : public BlockDevice {
+ public:
+  explicit LateFlush(BlockDevice* device) : device_(device) {}
+  const DeviceInfo& info() const override { return device_->info(); }
+  Task<Status> Read(uint64_t offset, std::span<std::byte> out) override { return device_->Read(offset, out); }
+  Task<Status> Write(uint64_t offset, std::span<const std::byte> in, WriteFlags flags) override {
+    return device_->Write(offset, in, flags);
+  }
+  Task<Status> Flush() override {
+    Status done = co_await device_->Flush();
+    ++flushes;
+    if (late) co_await SleepFor(Milliseconds(100));
+    co_return done;
+  }
+  Task<Status> Discard(uint64_t offset, uint64_t length) override { return device_->Discard(offset, length); }
+  Task<void> Close() override { return device_->Close(); }
+  bool late = false;
+  size_t flushes = 0;
+
+ private:
+  BlockDevice* device_;
+};
+
+TEST_CASE("journal: a flush covers what was written before it began, also for who joins it", "[fs][journal][crash]") {
+  for (bool joins : {false, true}) {
+    sim::World world(6);
+    sim::SimDisk disk(&world, 64 << 20, JournalRig::Knobs());
+    sim::SimExecutor& p = world.Start(NodeId(1));
+    auto session = disk.Open(p);
+    auto device = std::make_unique<LateFlush>(session.get());
+    world.Run(p, MakeToyVolume(session.get(), &world.random(), 2));
+    auto rig = std::make_unique<StorageRig>(device.get());
+    REQUIRE(world.Run(p, rig->Start(true)).ok());
+    BlockDevice& data = rig->journal->data_device();
+    AlignedBuffer bytes(kBlockSize);
+    std::memset(bytes.data(), 'd', kBlockSize);
+    uint64_t at = (64 << 20) - 64 * kBlockSize;
+    REQUIRE(world.Run(p, data.Write(at, std::as_const(bytes).span(), WriteFlags::kNone)).ok());
+    device->late = true;
+    size_t before = device->flushes;
+    bool ended = false;
+    p.Spawn([](StorageRig* mount, bool* done) -> Task<void> {
+      auto synced = co_await mount->journal->Sync();
+      *done = synced.ok();
+    }(rig.get(), &ended));
+    REQUIRE(world.RunUntil([&] { return device->flushes > before; }, Seconds(1)));
+    REQUIRE(world.Run(p, data.Write(at + kBlockSize, std::as_const(bytes).span(), WriteFlags::kNone)).ok());
+    if (!joins) REQUIRE(world.RunUntil([&] { return ended; }, Seconds(1)));
+    REQUIRE(world.Run(p, rig->journal->Sync()).ok());
+    CHECK(disk.unflushed_sectors() == 0);
+    p.Crash();
+    world.Abandon(std::move(rig));
+    world.Abandon(std::move(device));
+    world.Abandon(std::move(session));
+  }
+}
+
+TEST_CASE("journal: room that was asked for and not used goes to who waits for it", "[fs][journal][crash]") {
+  JournalRig r;
+  REQUIRE(r.world.Run(*r.p, r.rig->journal->Commit()).ok());
+  bool begun = false;
+  auto all = [](StorageRig* rig, bool* other, sim::SimExecutor* p) -> Task<bool> {
+    uint32_t most = rig->journal->max_transaction_blocks();
+    auto first = co_await rig->journal->Begin(most);
+    if (!first.ok()) co_return false;
+    p->Spawn([](StorageRig* mount, uint32_t blocks, bool* done) -> Task<void> {
+      auto second = co_await mount->journal->Begin(blocks);
+      *done = second.ok();
+      if (second.ok()) second->Finish();
+    }(rig, most, other));
+    co_await SleepFor(Milliseconds(10));
+    bool waited = !*other;
+    first->Finish();
+    co_return waited;
+  };
+  CHECK(r.world.Run(*r.p, all(r.rig.get(), &begun, r.p)));
+  CHECK(r.world.RunUntil([&] { return begun; }, Seconds(60)));
+}
+
 }  // namespace holdfast::fs::test
