@@ -1,4 +1,6 @@
 // The journal where its log is short: commits that wrap, transactions that are joined at once, what one flush covers.
+#include <cstring>
+
 #include <catch2/catch.hpp>
 
 #include "tests/fs/toy_objects.h"

@@ -1,4 +1,7 @@
 // Letting go, step by step: page I/O in the window, replies that outlive an acquisition, who is told of a last close.
+#include <string>
+#include <vector>
+
 #include <catch2/catch.hpp>
 
 #include "base/log.h"
