@@ -116,6 +116,24 @@ TEST_CASE("vfs: an error of the write-back is told by the next fsync, once", "[f
   rig.Unmount();
 }
 
+TEST_CASE("vfs: pages that a truncation or a hole drops give back what was promised to them", "[fs][unit]") {
+  VolumeRig rig(9, 64);
+  rig.Mount();
+  KernelInode a = MakeFile(rig, kRootNode, "f", Pattern(100 * kBlockSize, 3));
+  auto promised = [&] { return rig.mount->storage.alloc->pool().data_promised; };
+  CHECK(promised() == 100);
+  SetAttr set;
+  set.which = kSetSize;
+  set.size = 60 * kBlockSize;
+  Must(rig.Run(rig.vfs().Set(a, set)));
+  CHECK(promised() == 60);
+  Must(rig.Run(rig.vfs().Fallocate(a, 10 * kBlockSize, 20 * kBlockSize, kFallocPunchHole | kFallocKeepSize)));
+  CHECK(promised() == 40);
+  Must(rig.Run(rig.vfs().Fsync(a, false)));
+  CHECK(promised() == 0);
+  rig.Unmount();
+}
+
 TEST_CASE("vfs: an unlinked open file lives until its last close, then its space comes back", "[fs][unit]") {
   VolumeRig rig(3, 64);
   rig.Mount();
