@@ -134,6 +134,42 @@ TEST_CASE("vfs: pages that a truncation or a hole drops give back what was promi
   rig.Unmount();
 }
 
+TEST_CASE("vfs: names that come and go move ctime, O_TRUNC moves mtime, and times outlive a crash", "[fs][unit]") {
+  VolumeRig rig(10, 64);
+  rig.Mount();
+  KernelInode a = MakeFile(rig, kRootNode, "f", "text");
+  auto attr = [&] { return Must(rig.Run(rig.vfs().GetAttr(a))); };
+  Attr before = attr();
+  auto later = [&] {
+    before = attr();
+    rig.world.RunFor(Milliseconds(50));
+  };
+  later();
+  (void)Must(rig.Run(rig.vfs().Link(a, kRootNode, "g")));
+  CHECK(attr().ctime > before.ctime);
+  CHECK(attr().mtime == before.mtime);
+  CHECK(attr().nlink == 2);
+  later();
+  (void)Must(rig.Run(rig.vfs().Unlink(kRootNode, "g")));
+  CHECK(attr().ctime > before.ctime);
+  CHECK(attr().mtime == before.mtime);
+  CHECK(attr().nlink == 1);
+  later();
+  (void)Must(rig.Run(rig.vfs().Open(a, {.write = true, .truncate = true})));
+  CHECK(attr().mtime > before.mtime);
+  CHECK(attr().size == 0);
+  Must(rig.Run(rig.vfs().Release(a)));
+  SetAttr set;
+  set.which = kSetMtime;
+  set.mtime = {1'000'000, 7};
+  (void)Must(rig.Run(rig.vfs().Set(a, set)));
+  Must(rig.Run(rig.vfs().Fsync(a, false)));
+  rig.Kill();
+  rig.Mount();
+  CHECK(attr().mtime == WallTime{1'000'000, 7});
+  rig.Unmount();
+}
+
 TEST_CASE("vfs: an unlinked open file lives until its last close, then its space comes back", "[fs][unit]") {
   VolumeRig rig(3, 64);
   rig.Mount();
