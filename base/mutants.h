@@ -54,6 +54,7 @@ enum class Mutant {
   kCachesAppends,        // O_APPEND handles go through the page cache
   kAppendRangeKept,      // the true range of an append stays cached
   kPageWritesLeftOut,    // a dirty page's WRITE may come after its lock has gone
+  kAdmitsUnderPr,        // page READs that want EX are served under PR as soon as a notification is late
   kSizeNotTold,          // a GETATTR whose answer the kernel drops leaves it with the old size
   kCreateOpensAll,       // O_CREAT opens whatever it finds
   kEnd,

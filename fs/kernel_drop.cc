@@ -9,7 +9,8 @@ namespace holdfast::fs {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr int kOpenRounds = 2;  // then new page READs are held back
+constexpr int kOpenRounds = 2;   // then new page READs are held back
+constexpr int kLateRounds = 30;  // 4.6 s and more: no notification is that late
 constexpr int kLongPatience = 100;  // times the patience with a notification
 
 // The parts of the file that no page request covers. A request's pages are locked and not up to date: nothing to drop,
@@ -127,8 +128,11 @@ Task<Status> KernelCache::DropPages(KernelInode inode, Resource resource, LockMo
     for (auto& notice : own) co_await Await(notice, std::max(patience_ends - clock_.Now(), Duration{1}));
     Node& after = Get(inode);
     if (all_done && !under_way && after.page_events == events) break;
-    // Large folios: a neighbour of a page that a held READ locks blocks too. Serve those READs under the old lock.
-    if (!all_done && round > kOpenRounds) locks_.AdmitPageReads(resource);
+    // Large folios: a neighbour of a page that a held READ locks blocks too. Serve those READs under the old lock. If that is
+    // PR, a store into such a page, before it is dropped, comes as a WRITE of the whole page when the lock has gone, over
+    // what others have written by then: only when it is certain that it is not just threads that are late.
+    bool safe = from == LockMode::kEx || PageReadMode(inode) == LockMode::kPr || HF_MUTANT(kAdmitsUnderPr);
+    if (!all_done && round > (safe ? kOpenRounds : kLateRounds)) locks_.AdmitPageReads(resource);
     if (under_way) {
       ++counters_.retries;
       co_await SleepFor(Milliseconds(1));

@@ -227,6 +227,10 @@ class KernelModel final : public Kernel {
   Task<void> SetRange(fs::KernelRequests* requests, fs::KernelReplyPtr reply, fs::RangeLocks::Lock lock);
   void SendForget(KernelInode node, uint64_t count, uint64_t connection);
   void Deliver(std::function<void(fs::KernelRequests&)> call);
+  Duration NotifyDelay() {
+    bool slow = knobs_.slow_notify > 0 && world_->random().Chance(knobs_.slow_notify);
+    return Between(slow ? knobs_.slow_notify_max : knobs_.notify_max);
+  }
   Duration Between(Duration max) { return world_->random().Between(Microseconds(1), max); }
 
   // Names.

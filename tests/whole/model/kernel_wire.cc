@@ -275,7 +275,7 @@ Task<Status> KernelModel::InvalidateInode(KernelInode inode, int64_t offset, int
   auto done = std::make_shared<Completion<Errc>>();
   sim::SimExecutor* executor = executor_;
   uint64_t connection = connection_;
-  world_->After(Between(knobs_.notify_max), [this, executor, inode, offset, length, done, connection] {
+  world_->After(NotifyDelay(), [this, executor, inode, offset, length, done, connection] {
     executor->Post([this, executor, inode, offset, length, done, connection] {
       if (connection != connection_ || !requests_) return done->Set(Errc::kOk);
       executor->Spawn(InvalidateHere(inode, offset, length, done));

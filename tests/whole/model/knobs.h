@@ -16,6 +16,8 @@ struct KernelKnobs {
   uint32_t slow_reply = 20'000;              // per million replies used up to slow_reply_max later
   Duration slow_reply_max = Milliseconds(8);
   Duration notify_max = Microseconds(200);   // until a notification's thread runs
+  uint32_t slow_notify = 0;                  // per million notifications whose thread runs up to slow_notify_max later
+  Duration slow_notify_max = Milliseconds(150);
   uint32_t drop_dentry = 20'000;             // per million operations: an unused dentry is reclaimed
   bool drops_after_direct_write = true;      // newer kernels drop the range once more after a direct WRITE
   uint32_t readdir_plus = 500'000;           // per million directory reads
