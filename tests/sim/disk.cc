@@ -10,6 +10,7 @@ struct SimDisk::Session {
   ReservationKey key = 0;  // 0: not registered
   bool closing = false;
   bool losable = false, lost = false;
+  uint64_t logins = 1, wrote_in = 0;  // wrote_in: the login of its newest accepted write
   std::map<uint64_t, std::shared_ptr<Request>> open;  // losable: not answered yet, by the order of submission
   uint64_t submitted = 0;
   size_t running = 0;
@@ -29,6 +30,7 @@ struct SimDisk::Request {
   bool late = false;              // its process died and it was put off once
   bool gone = false;              // aborted, or failed by a power loss
   bool answered = false;
+  uint64_t login = 0;             // of the session, when it was submitted
   bool orphan = false;            // its session was lost after the array had accepted it
   uint64_t turn = 0;              // order of submission in its session
   Instant submitted;
@@ -65,6 +67,7 @@ std::unique_ptr<SimDiskSession> SimDisk::Open(SimExecutor& executor) {
 void SimDisk::Submit(std::shared_ptr<Request> request) {
   request->submitted = world_->now();
   Session& session = *request->session;
+  request->login = session.logins;
   if (session.losable) {
     request->turn = ++session.submitted;
     session.open[request->turn] = request;
@@ -92,6 +95,7 @@ void SimDisk::Accept(std::shared_ptr<Request> request) {
   request->key = session.key;
   request->number = ++accepted_;
   in_flight_[request->number] = request;
+  if (request->op == DiskOp::kWrite) session.wrote_in = std::max(session.wrote_in, request->login);
   Schedule(request);
 }
 
@@ -163,7 +167,7 @@ void SimDisk::Land(std::shared_ptr<Request> request) {
       LandBytes(*request, request->landed_to, request->length);
       if (request->fua || !knobs_.volatile_cache) MakeDurable(request->offset, request->length);
       DiskWrite record{world_->now(), session.executor->id(), session.executor->node(), request->key, request->offset,
-                       request->length, request->fua, dead};
+                       request->length, request->fua, dead, request->login < session.wrote_in};
       if (knobs_.record_writes) writes_.push_back(record);
       if (watcher_) watcher_(record);
       if (request->fua && flush_watcher_) flush_watcher_();
@@ -436,6 +440,7 @@ void SimDiskSession::Lose() { disk_->Lose(*session_); }
 Task<bool> SimDiskSession::Relogin() {
   auto arrived = co_await Travel();
   if (arrived) session_->lost = false;
+  if (arrived) ++session_->logins;
   co_return arrived;
 }
 

@@ -57,6 +57,7 @@ struct DiskWrite {
   uint64_t offset = 0, length = 0;
   bool fua = false;
   bool writer_dead = false;  // it landed after its process had died
+  bool overtaken = false;    // its session was lost, and the same owner's next one had written before it landed
 };
 
 enum class DiskOp : uint8_t { kRead, kWrite, kFlush, kDiscard };

@@ -122,3 +122,34 @@ TEST_CASE("sim: a cut path stalls and then fails, a healed one goes on", "[sim][
   world.After(Seconds(1), [&] { disk.HealPath(NodeId(1)); });
   CHECK(world.Run(a, device->Write(0, one.span(), WriteFlags::kNone)).ok());
 }
+
+// What a session has under way when it is lost may land after the next one has written: unless that is drained first.
+TEST_CASE("sim: a write of a lost session that the next one overtakes is told", "[sim][unit]") {
+  size_t overtaken[2] = {0, 0};
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    for (bool drains : {false, true}) {
+      World world(seed);
+      DiskKnobs knobs;
+      knobs.crash_late = kMillion;
+      SimDisk disk(&world, 1 << 20, knobs);
+      SimExecutor& a = world.Start(NodeId(1));
+      auto device = disk.Open(a);
+      device->SetLosable();
+      disk.OnWrite([&](const DiskWrite& w) { overtaken[drains] += w.overtaken; });
+      AlignedBuffer one = Filled('1'), two = Filled('2');
+      a.Spawn([](BlockDevice* d, std::span<const std::byte> in) -> Task<void> {
+        auto status = co_await d->Write(0, in, WriteFlags::kNone);
+        CHECK(status.code() == Errc::kDisconnected);
+      }(device.get(), one.span()));
+      REQUIRE(world.RunUntil([&] { return disk.accepted() == 1; }, Seconds(1)));
+      a.Post([&] { device->Lose(); });
+      world.RunFor(Microseconds(10));
+      CHECK(world.Run(a, device->Relogin()));
+      if (drains) CHECK(world.Run(a, device->Drain()).ok());
+      CHECK(world.Run(a, device->Write(0, two.span(), WriteFlags::kNone)).ok());
+      world.RunFor(Seconds(10));
+    }
+  }
+  CHECK(overtaken[false] > 10);
+  CHECK(overtaken[true] == 0);
+}

@@ -147,6 +147,8 @@ void Checker::Joined(const MountLife& mount) { writers_[mount.executor->id()] = 
 
 void Checker::Wrote(const sim::DiskWrite& write) {
   std::string where = " wrote " + std::to_string(write.length) + " bytes at " + std::to_string(write.offset);
+  // What a session's loss left under way is awaited before the next one writes: it may be older than what that writes.
+  if (write.overtaken) Violate("I4: n" + std::to_string(write.node.v) + where + " in a lost session, after the next one's first write");
   for (const DaemonLife* life : cluster_->daemons())
     if (life->executor->id() == write.executor && fenced_.contains(life->life()) && !(keys_lost_ && OwnPlace(life->node, write)))
       Violate("I1: holdfastd of " + cluster::ToString(life->life()) + where + " after its fence token");

@@ -4,6 +4,7 @@
 //   I2  one chain of register values; no lease of an evicted life beyond lease + margin
 //   I3  no two members hold incompatible modes; nothing that a dead EX holder held is granted before its replay, nothing
 //       against a victim's cached reads before they have ended
+//   I4  nothing of a lost session lands after the next session of its owner has written
 // The first violation stays.
 #pragma once
 
