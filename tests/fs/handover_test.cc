@@ -447,6 +447,48 @@ TEST_CASE("hand-over: what is handed over is on the medium before the lock goes"
   }
 }
 
+// A file that is open here and has no name any more.
+static Task<KernelInode> MakeOrphan(Vfs* vfs, std::string name) {
+  File file = co_await Make(vfs, name, Content(60'000, 'x'), true);
+  Must(co_await vfs->Unlink(kRootNode, name));
+  Must(co_await vfs->SyncFs());
+  co_return file.node;
+}
+
+TEST_CASE("hand-over: a dead mount's orphans come in front of ours, all of them and once", "[fs][crash][sim]") {
+  Two<VfsRig> two(7);
+  for (int i : {0, 1}) Must(two.Run(i, two.m[i].rig->Start()));
+  for (const char* name : {"b1", "b2"}) (void)two.Run(1, MakeOrphan(two.m[1].rig->vfs.get(), name));
+  for (const char* name : {"a1", "a2"}) (void)two.Run(0, MakeOrphan(two.m[0].rig->vfs.get(), name));
+  two.m[1].process->Crash();
+  two.locks.Died(two.m[1].port.get());
+  auto adopt = [](VfsRig* rig) -> Task<size_t> {
+    Must(co_await Replay(&rig->storage, MountNo(1)));
+    Must(co_await rig->storage.alloc->ReturnClaims(MountNo(1)));
+    Must(co_await rig->vfs->core().orphans->Adopt(MountNo(1), nullptr));
+    Must(co_await rig->vfs->SyncFs());
+    co_return rig->vfs->core().orphans->size();
+  };
+  CHECK(two.Run(0, adopt(two.m[0].rig.get())) >= 2);
+  // It dies in its turn. The next ones of both journals find every orphan in one of them.
+  sim::World world(8);
+  sim::SimDisk disk(&world, two.disk->DurableImage());
+  sim::SimExecutor& p = world.Start(NodeId(1));
+  auto session = disk.Open(p);
+  size_t orphans = 0;
+  for (uint32_t number : {0u, 1u}) {
+    auto rig = std::make_unique<VfsRig>(session.get(), nullptr, MountNo(number));
+    Must(world.Run(p, rig->Start()));
+    orphans += rig->vfs->core().orphans->size();
+    world.RunFor(Seconds(5));
+    CHECK(rig->vfs->core().orphans->empty());
+    Must(world.Run(p, rig->Stop()));
+    CHECK(rig->fatal == "");
+  }
+  CHECK(orphans >= 2);
+  CHECK(Findings(world.Run(p, CheckVolume(*session, CheckOptions{})), true) == "");
+}
+
 TEST_CASE("hand-over: what one mount logged and freed is not written over what another made of it", "[fs][journal][crash][sim]") {
   Metadata two(3);
   SECTION("by its checkpoint") {

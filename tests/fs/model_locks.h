@@ -50,6 +50,14 @@ class ModelLocks {
       if (h.port == port) return h.mode;
     return LockMode::kNone;
   }
+  // A member has died: what it held is nobody's, what it asked for is not asked.
+  void Died(const Port* port) {
+    for (auto& [resource, r] : table_) {
+      std::erase_if(r.converting, [port](const Ask_& ask) { return ask.port == port; });
+      std::erase_if(r.waiting, [port](const Ask_& ask) { return ask.port == port; });
+      Lower(resource, port, LockMode::kNone);
+    }
+  }
   // I3: no two incompatible grants. Returns what is wrong.
   std::string Check() const {
     for (auto& [resource, r] : table_)
@@ -111,7 +119,7 @@ class ModelLocks {
     if (ask.convert && !r.converting.empty()) return done->Set(Errc::kDeadlock);
     (ask.convert ? r.converting : r.waiting).push_back(ask);
   }
-  void Lower(Resource resource, Port* port, LockMode to) {
+  void Lower(Resource resource, const Port* port, LockMode to) {
     Res& r = table_[resource];
     for (auto& h : r.holders)
       if (h.port == port) h.mode = to;
