@@ -170,6 +170,55 @@ TEST_CASE("vfs: names that come and go move ctime, O_TRUNC moves mtime, and time
   rig.Unmount();
 }
 
+TEST_CASE("vfs: dirty pages beside O_TRUNC, fallocate and SEEK_DATA", "[fs][unit]") {
+  VolumeRig rig(11, 64);
+  rig.Mount();
+  Vfs& v = rig.vfs();
+  KernelInode a = MakeFile(rig, kRootNode, "a", Pattern(50'000, 4));
+  (void)Must(rig.Run(v.Open(a, {.write = true, .truncate = true})));
+  CHECK(ReadAll(rig, a).empty());
+  Must(rig.Run(v.Release(a)));
+  KernelInode b = MakeFile(rig, kRootNode, "b", "");
+  (void)Must(rig.Run(v.Fallocate(b, 0, 20 * kBlockSize, 0)));
+  CHECK(rig.Run(v.SeekData(b, 0)).code() == Errc::kNoData);
+  CHECK(Must(rig.Run(v.SeekHole(b, 0))) == 0);
+  KernelInode c = MakeFile(rig, kRootNode, "c", Pattern(10 * kBlockSize, 5));
+  (void)Must(rig.Run(v.Fallocate(c, 0, 20 * kBlockSize, 0)));
+  CHECK(rig.mount->storage.alloc->pool().data_promised == 0);
+  for (KernelInode node : {a, b, c}) Must(rig.Run(v.Fsync(node, false)));
+  rig.Kill();
+  rig.Mount();
+  CHECK(ReadAll(rig, a).empty());
+  CHECK(ReadAll(rig, b) == std::string(20 * kBlockSize, 0));
+  CHECK(ReadAll(rig, c) == Pattern(10 * kBlockSize, 5) + std::string(10 * kBlockSize, 0));
+  rig.Unmount();
+}
+
+TEST_CASE("vfs: a listing goes on behind a name that has gone; a large directory can be emptied and removed", "[fs][unit]") {
+  VolumeRig rig(12, 64);
+  rig.Mount();
+  Vfs& v = rig.vfs();
+  KernelInode d = Must(rig.Run(v.MakeDir(kRootNode, "d", 0755, kMe))).attr.node;
+  constexpr int kNames = 300;
+  for (int i = 0; i < kNames; ++i) (void)Must(rig.Run(v.MakeNode(d, "name" + std::to_string(i), S_IFREG | 0644, 0, kMe)));
+  std::map<std::string, int> seen;
+  uint64_t cookie = 0;
+  for (int removed = 0;;) {
+    DirPage page = Must(rig.Run(v.ReadDir(d, {.cookie = cookie, .bytes_max = 1024})));
+    for (const DirEntry& e : page.entries) {
+      ++seen[e.name];
+      cookie = e.cookie;
+    }
+    if (page.end) break;
+    const std::string last = page.entries.back().name;
+    if (last.starts_with("name") && removed++ < 20) (void)Must(rig.Run(v.Unlink(d, last)));
+  }
+  for (int i = 0; i < kNames; ++i) CHECK(seen["name" + std::to_string(i)] == 1);
+  for (int i = 0; i < kNames; ++i) (void)rig.Run(v.Unlink(d, "name" + std::to_string(i)));
+  CHECK(rig.Run(v.RemoveDir(kRootNode, "d")).ok());
+  rig.Unmount();
+}
+
 TEST_CASE("vfs: an unlinked open file lives until its last close, then its space comes back", "[fs][unit]") {
   VolumeRig rig(3, 64);
   rig.Mount();
