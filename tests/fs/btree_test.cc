@@ -275,6 +275,31 @@ TEST_CASE("directory: cookies stay while names come, go and nodes split and merg
   CHECK(seen == cookies.size());
 }
 
+TEST_CASE("directory: names of one hash do not hide each other", "[fs][unit]") {
+  MemoryStore store(NodeKind::kNames, 3328);
+  Tree tree(store, NodeKind::kNames, store.owner());
+  std::array<uint8_t, 16> key{1, 2, 3};
+  Directory names(tree, key);
+  // As if they had the hash of "mine": nobody finds such names, a volume may have them.
+  uint64_t first = *names.FreeCookie("mine");
+  for (uint64_t i = 0; i < 3; ++i) {
+    std::string other = "other" + std::to_string(i);
+    REQUIRE(names.Insert(first + i, NameRecord{first + i, InodeNo(60 + i), 1, 8, other}).ok());
+  }
+  CHECK(!names.Find("mine")->has_value());
+  auto cookie = names.FreeCookie("mine");
+  REQUIRE(cookie.ok());
+  CHECK(*cookie == first + 3);
+  REQUIRE(names.Insert(*cookie, NameRecord{*cookie, InodeNo(70), 1, 8, "mine"}).ok());
+  auto found = names.Find("mine");
+  REQUIRE((found.ok() && found->has_value()));
+  CHECK((*found)->inode.v == 70);
+  CHECK(names.FreeCookie("mine").code() == Errc::kExists);
+  // A gap is filled, and what is behind it is still found.
+  REQUIRE(names.Remove(first + 1).ok());
+  CHECK(names.Find("mine")->has_value());
+}
+
 TEST_CASE("extents: random mapping, holes and conversion match an array", "[fs][unit]") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     sim::SimRandom random(seed);
