@@ -53,21 +53,26 @@ std::vector<fence::FenceDevice> UnfenceDevices(const Config& config, const NodeC
 
 FenceArgs Fencer::Args(Life victim) { return {parts_->engine->NewChangeId(), parts_->engine->self(), victim}; }
 
+bool Fencer::Alive(NodeId node) const { return node == parts_->self->id || parts_->engine->PeerAlive(node); }
+
+NodeId Fencer::FencerNow(const ClusterState& state, Life victim) const {
+  return FencerFor(state, victim, [this](NodeId node) { return Alive(node); });
+}
+
 void Fencer::Look() {
   if (!parts_->engine || parts_->over || resigning_) return;
   StatePtr state = parts_->engine->state();
   Life self = parts_->engine->self();
   if (!state || self.incarnation.v == 0) return;
-  auto alive = [this](NodeId node) { return node == parts_->self->id || parts_->engine->PeerAlive(node); };
   for (const Fencing& f : state->fencing()) {
     Life victim{NodeId(f.node()), Incarnation(f.incarnation())};
     if (victim == self || (f.has_token() && f.actions_ended() && f.readers_ended())) continue;
-    NodeId fencer = FencerFor(*state, victim, alive);
+    NodeId fencer = FencerNow(*state, victim);
     auto at_it = works_.find(victim);
     if (at_it != works_.end()) {
       // The node is back and can prove its former life gone itself; ours has not succeeded yet and might hit the new one.
       const Node* node = FindNode(*state, victim.node);
-      bool back = victim.node != self.node && node && node->state() == JOINING && node->incarnation() > victim.incarnation.v && alive(victim.node);
+      bool back = victim.node != self.node && node && node->state() == JOINING && node->incarnation() > victim.incarnation.v && Alive(victim.node);
       auto& run = at_it->second->run;
       if (back) HF_PROBE("fencer: the victim is back while it is fenced");
       if (back && run && !run->proven() && !f.has_token()) run->Cancel(parts_->NodeName(victim.node) + " is back");
@@ -109,7 +114,11 @@ Task<Status> Fencer::Fence(Life victim, std::shared_ptr<Work> work) {
   if (!fencing->has_token() || !fencing->actions_ended()) {
     work->doing = "claiming";
     FenceArgs args = Args(victim);
-    ChangeFn claim = [args](const ClusterState& s) { return ClaimFencer(s, args); };
+    // Asked of the state that the claim changes: the victim's next life may have come into the register meanwhile.
+    ChangeFn claim = [this, args, victim](const ClusterState& s) -> Result<ClusterState> {
+      if (FencerNow(s, victim) != parts_->self->id) return Error(Errc::kConflict, "another node is to fence " + ToString(victim));
+      return ClaimFencer(s, args);
+    };
     auto claimed = co_await Persist(parts_, claim);
     if (!claimed.ok()) co_return claimed.error();
     fencing = FindFencing(**claimed, victim);

@@ -54,6 +54,8 @@ class Fencer {
   Task<Result<FenceProof>> ProveVolume(fence::Victim victim, fence::VictimVolume volume);
   // The victim's node is up again and about to prove its former life gone itself.
   bool NextLifeComes(const Fencing& fencing) const;
+  bool Alive(NodeId node) const;
+  NodeId FencerNow(const ClusterState& state, Life victim) const;
   void OnStep(Life victim, const fence::FenceStep& step);
 
   Parts* parts_;

@@ -54,6 +54,15 @@ RigResult Once(uint64_t seed, const Known& known) {
     work.weigh_data = work.weigh_log = 4;
     work.think_max = Microseconds(300);
   }
+  if (known.mutant == Mutant::kForgetReplies) {
+    // A reply has to be used after the epoch and the lock's way to another mount: many are late, and most work is names.
+    WorkloadKnobs& work = knobs.work;
+    work.kernel.slow_reply = 300'000;
+    work.users = 4;
+    work.weigh_names = 8;
+    work.weigh_data = work.weigh_counter = work.weigh_orphan = work.weigh_log = work.weigh_xattr = work.weigh_mmap = 0;
+    work.think_max = Microseconds(500);
+  }
   if (known.mutant == Mutant::kAdmitsUnderPr) {
     // A machine so busy that notifications are late; all nodes store into pages and look at the attributes.
     WorkloadKnobs& work = knobs.work;
