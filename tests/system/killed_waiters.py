@@ -52,6 +52,14 @@ def blocked(process):
     return False
 
 
+def catches(process, number):
+    """A python that is still starting waits for pages of its own files, and has no handler yet."""
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/status") as f:
+        caught = next(line.split()[1] for line in f if line.startswith("SigCgt:"))
+        return int(caught, 16) >> (number - 1) & 1 == 1
+    return False
+
+
 def ends(process, signal_number, words):
     begun = time.monotonic()
     process.send_signal(signal_number)
@@ -149,7 +157,7 @@ def caught_signals():
             patient = python(catch + f"print(open({a.mount + '/one'!r}).read(), flush=True)", stdout=subprocess.PIPE, text=True)
             doomed = python(catch + f"open({a.mount + '/two'!r}).read()")
             for process in (patient, doomed):
-                wait_for(lambda p=process: blocked(p), 5, "does not wait")
+                wait_for(lambda p=process: catches(p, signal.SIGUSR1) and blocked(p), 5, "does not wait")
                 process.send_signal(signal.SIGUSR1)
             time.sleep(0.2)  # nothing must happen
             expect(patient.poll() is None and doomed.poll() is None, "a caught signal ended a request")
