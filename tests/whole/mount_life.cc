@@ -182,6 +182,7 @@ Task<void> MountLife::WithdrawEnd(Error why) {
   if (attached_) {
     co_await cluster->clients->Withdraw(node, why);
   } else {
+    cluster->clients->MountDied(node);  // an unmount that fails promises nothing of what nobody had synced
     co_await mount->Withdraw(why);
   }
   if (key_registered_) {
@@ -205,7 +206,7 @@ void MountLife::Exit(const std::string& why) {
 
 void MountLife::Die() {
   if (!alive()) return;
-  if (attached_) cluster->clients->MountDied(node);
+  if (attached_ || state == State::kUnmounting) cluster->clients->MountDied(node);
   Exit("killed");
 }
 
